@@ -1,0 +1,86 @@
+"""Every metric of this project: name, type, labels, meaning. The contract between instrument, rules and dashboards.
+
+Names follow the OpenTelemetry semantic conventions, translated to Prometheus by OpenTelemetry's own rules (dots become
+underscores, the unit is appended, counters end in ``_total``), so that this middleware, an OTel Collector, Node's SDK
+or Prometheus's OTLP receiver all give the same series and one rule serves all.
+https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family. ``name`` is the Prometheus name (of a counter with its ``_total``)."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def bucket(self) -> str:
+        return f"{self.name}_bucket"
+
+    @property
+    def sum(self) -> str:
+        return f"{self.name}_sum"
+
+    @property
+    def count(self) -> str:
+        return f"{self.name}_count"
+
+
+# OTel's advised edges for seconds (semconv http.server.request.duration); every target limit is added to them.
+SECONDS_EDGES: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+# semconv db.client.operation.duration
+DATABASE_EDGES: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+PAGE_LOAD_EDGES: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 30.0)
+
+# One shared value for what matched no route: no raw path ever becomes a label.
+UNMATCHED: Final = "(unmatched)"
+# The label value that new label sets get once a page is full.
+OVERFLOW: Final = "(overflow)"
+
+HTTP_DURATION: Final = Metric(
+    "http_server_request_duration_seconds", "histogram", "Duration of HTTP server requests.",
+    ("http_request_method", "http_route", "http_response_status_code", "error_type"))  # fmt: skip
+HTTP_ACTIVE: Final = Metric(
+    "http_server_active_requests", "gauge", "Requests being answered now.", ("http_request_method",))  # fmt: skip
+HTTP_OLDEST: Final = Metric(
+    "http_server_oldest_request_age_seconds", "gauge", "Age of the oldest unanswered request.")  # fmt: skip
+HTTP_USERS: Final = Metric("http_server_active_users", "gauge", "Distinct clients served in the last minute.")
+
+DB_DURATION: Final = Metric(
+    "db_client_operation_duration_seconds", "histogram", "Duration of database client operations.",
+    ("db_system_name", "db_operation_name", "db_collection_name"))  # fmt: skip
+DB_CONNECTIONS: Final = Metric(
+    "db_client_connection_count", "gauge", "Connections of the pool by state.",
+    ("db_client_connection_state", "db_client_connection_pool_name"))  # fmt: skip
+
+PAGE_LOAD: Final = Metric(
+    "browser_page_load_duration_seconds", "histogram", "Page load time as browsers measured it.",
+    ("url_template",))  # fmt: skip
+WEB_VITALS: Final = {
+    vital: Metric(f"browser_web_vital_{vital}_seconds", "histogram", f"Web vital {vital.upper()}.", ("url_template",))
+    for vital in ("lcp", "fcp", "inp", "ttfb")
+}
+WEB_VITAL_CLS: Final = Metric("browser_web_vital_cls", "histogram", "Cumulative layout shift.", ("url_template",))
+
+PROCESS_MEMORY: Final = Metric("process_memory_usage_bytes", "gauge", "Resident memory of the server, all its processes.", ("service",))
+PROCESS_MEMORY_MAX: Final = Metric("process_memory_usage_bytes_max", "gauge", "Resident memory of its largest process.", ("service",))
+PROCESS_CPU: Final = Metric("process_cpu_time_seconds_total", "counter", "CPU time of the server, all its processes.", ("service",))
+PROCESS_FDS: Final = Metric("process_open_file_descriptor_count", "gauge", "Open file descriptors.", ("service",))
+PROCESS_THREADS: Final = Metric("process_thread_count", "gauge", "Threads.", ("service",))
+PROCESS_UPTIME: Final = Metric("process_uptime_seconds", "gauge", "Seconds since the server's root process started.", ("service",))
+PROCESS_COUNT: Final = Metric("process_count", "gauge", "Processes of the server; 0: none found.", ("service",))
+
+EVENT_LOOP_LAG: Final = Metric("python_event_loop_lag_seconds", "histogram", "How late the event loop wakes up.")
+
+PROBE_SUCCESS: Final = Metric("probe_success", "gauge", "1: the service's URL answered below 500.", ("service", "url"))
+PROBE_DURATION: Final = Metric("probe_duration_seconds", "gauge", "Duration of the probe.", ("service", "url"))

@@ -1,0 +1,46 @@
+"""What is promised: targets, services and channels, read from ``monitor.toml``."""
+
+from .load import find_configuration, load
+from .model import (
+    Capacity,
+    Channel,
+    Configuration,
+    Direction,
+    Indicator,
+    Level,
+    Mean,
+    Monitor,
+    Percentile,
+    ProcessFinder,
+    Secret,
+    Service,
+    Target,
+    histogram_limits,
+)
+from .problems import ConfigurationError, Problem
+from .units import Unit, format_duration, format_promql_duration, format_value
+
+__all__ = [
+    "Capacity",
+    "Channel",
+    "Configuration",
+    "ConfigurationError",
+    "Direction",
+    "Indicator",
+    "Level",
+    "Mean",
+    "Monitor",
+    "Percentile",
+    "Problem",
+    "ProcessFinder",
+    "Secret",
+    "Service",
+    "Target",
+    "Unit",
+    "find_configuration",
+    "format_duration",
+    "format_promql_duration",
+    "format_value",
+    "histogram_limits",
+    "load",
+]

@@ -1,0 +1,195 @@
+"""``monitor.toml`` to a :class:`~.model.Configuration`: every mistake at once, each with its line and what to do.
+
+An absent or empty file is a complete configuration: it watches the five Phase 2 targets (``phase2.toml``) of a server
+on ``http://127.0.0.1:8000``. What a file may say is the data in :mod:`.settings`; this module walks it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from . import settings
+from .lines import Lines
+from .model import (
+    Channel,
+    Configuration,
+    Direction,
+    Monitor,
+    ProcessFinder,
+    Secret,
+    Service,
+    Target,
+)
+from .problems import ConfigurationError, Problem
+from .reader import Table
+
+FILE_NAME = "monitor.toml"
+ENVIRONMENT_VARIABLE = "ANVIL_MONITOR_CONFIG"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def find_configuration(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The file that ``ANVIL_MONITOR_CONFIG`` names, else ``monitor.toml`` here, else ``None`` (the defaults)."""
+    named = (os.environ if environ is None else environ).get(ENVIRONMENT_VARIABLE)
+    if named:
+        return Path(named)
+    here = Path(FILE_NAME)
+    return here if here.is_file() else None
+
+
+def load(path: Path | None, environ: Mapping[str, str] | None = None) -> Configuration:
+    """Read and validate ``path`` (``None``: the shipped defaults).
+
+    Secrets are not read here, only their origin. Raises :class:`ConfigurationError` with every problem found.
+    """
+    if path is None:
+        return parse("", None, environ)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        todo = f"make one with: anvil-monitor init --config {path}" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigurationError([Problem(f"cannot be read: {error.strerror}", path, todo=todo)]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([Problem(f"is not UTF-8 text: {error.reason} at byte {error.start}", path)]) from None
+    return parse(text, path, environ)
+
+
+def parse(text: str, path: Path | None = None, environ: Mapping[str, str] | None = None) -> Configuration:
+    """The configuration that ``text`` describes; ``path`` is only named in problems and resolves relative paths."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at line (\d+)", str(error))
+        what = re.sub(r" \(at .*\)$", "", str(error))
+        line = int(place.group(1)) if place else text.count("\n") + 1
+        raise ConfigurationError([Problem(f"is not valid TOML: {what}", path, line)]) from None
+    defaults = tomllib.loads((resources.files(__package__) / "phase2.toml").read_text(encoding="utf-8"))["targets"]
+    problems: list[Problem] = []
+    root = Table("", document, Lines(text), path, problems)
+    root.allow(("service", "targets", "channels", "monitor"))
+
+    services = _services(root)
+    monitor = _monitor(root.table("monitor"), path, os.environ if environ is None else environ)
+    names = tuple(service.name for service in services)
+    targets = _targets(root.table("targets"), defaults, names, monitor)
+    channels = _channels(root.table("channels"), names)
+    if any(problem.severity == "error" for problem in problems):
+        raise ConfigurationError(sorted(problems, key=lambda problem: problem.line))
+    return Configuration(services, targets, channels, monitor, path)
+
+
+def _services(root: Table) -> tuple[Service, ...]:
+    services: list[Service] = []
+    for table in root.tables("service") or [root.table("service")]:
+        table.allow(("name", "url", "metrics", "metrics_token", *ProcessFinder))
+        name = table.name_of("name", default="app")
+        url = table.url("url", default="http://127.0.0.1:8000")
+        metrics = table.url("metrics", default=f"{url.rstrip('/')}/metrics")
+        if any(service.name == name for service in services):
+            table.problem("name", f"the name {name!r} is taken by another service", "give each service its own name")
+        given = [finder for finder in ProcessFinder if finder in table.values]
+        if len(given) > 1:
+            table.problem(given[1], f"only one of {', '.join(ProcessFinder)} can find the processes", "keep one")
+        find_by = given[0] if given else ProcessFinder.PORT
+        if find_by is ProcessFinder.PORT:
+            parts = urlsplit(url)
+            find = str(table.integer("port", default=parts.port or (443 if parts.scheme == "https" else 80),
+                                     least=1, most=65535))  # fmt: skip
+        else:
+            find = table.text(find_by, default="")
+            if not find:
+                table.problem(find_by, f"{find_by} is empty", "say what to look for, or leave it out to find by port")
+        token = table.secret("metrics_token")
+        services.append(Service(name, url, metrics, find_by, find, token))
+    return tuple(services)
+
+
+def _targets(
+    tables: Table, defaults: dict[str, dict[str, Any]], services: tuple[str, ...], monitor: Monitor
+) -> tuple[Target, ...]:
+    tables.allow(tuple(settings.KINDS), kind="target")
+    targets: list[Target] = []
+    for name, kind in settings.KINDS.items():
+        table = tables.table(name, defaults=defaults[name])
+        keys = ("limit", "window", "for", "keep_firing_for", "silence", "services", "enabled")
+        keys += ("floor",) if kind.counted else ()
+        keys += ("percentile",) if kind.percentile else ()
+        table.allow(keys)
+        limit = table.quantity("limit", kind.unit)
+        window = table.duration("window")
+        # rate() needs two samples in every window; four leave room for a lost scrape.
+        if window < 4 * monitor.scrape_interval:
+            table.problem("window", f"window = {table.shown('window')} holds fewer than four scrapes",
+                          f"make it at least {4 * monitor.scrape_interval:g}s, or lower [monitor] scrape_interval")  # fmt: skip
+        percentile = table.number("percentile", least=1, most=99.99) if kind.percentile else 0.0
+        hold, keep = table.duration("for", zero=True), table.duration("keep_firing_for", zero=True)
+        floor = table.integer("floor", least=0) if kind.counted else 0
+        silence = table.duration("silence", default=settings.SILENCE)
+        chosen = table.names("services", among=services, kind="service") or services
+        if not table.boolean("enabled", default=True):
+            continue
+        indicator = kind.indicator(percentile / 100)
+        direction = Direction.ABOVE if kind.unit.is_count else Direction.BELOW
+        targets += [
+            Target(service, name, kind.title, kind.unit, limit, direction, indicator, window, hold, keep, floor, silence)
+            for service in services
+            if service in chosen
+        ]
+    return _with_what_they_rest_on(targets, tables)
+
+
+def _with_what_they_rest_on(targets: list[Target], tables: Table) -> tuple[Target, ...]:
+    """Refuse a capacity target whose other target is not watched: it could never be missed."""
+    for target in targets:
+        other = getattr(target.indicator, "while_holds", None)
+        if other and not any(each.name == other and each.service == target.service for each in targets):
+            tables.problem(target.name, f"{target.name} asks whether {other} still holds, which is not watched",
+                           f"watch {other} of {target.service!r} too, or set enabled = false on {target.name}")  # fmt: skip
+    return tuple(sorted(targets, key=lambda target: target.service))
+
+
+def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
+    channels: list[Channel] = []
+    for name in tables.values:
+        if not settings.NAME.fullmatch(name):
+            tables.problem(name, f"channel name {name!r} is not allowed", settings.NAME_RULE)
+        table = tables.table(name)
+        table.allow(("url", "severities", "services"))
+        if "url" not in table.values:
+            table.problem("", f"channel {name!r} has no url", f'add url = "env:{name.upper().replace("-", "_")}_URL"')
+        url = table.secret("url") or Secret("env:MISSING")
+        severities = table.names("severities", among=settings.SEVERITIES, kind="severity")
+        chosen = table.names("services", among=services, kind="service")
+        channels.append(Channel(name, url, severities or settings.SEVERITIES, chosen))
+    return tuple(channels)
+
+
+def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Monitor:
+    table.allow(("listen", "data", "token", *settings.MONITOR_TIMES))
+    host, port = table.address("listen", default=settings.LISTEN)
+    times = {name: table.duration(name, default=default) for name, default in settings.MONITOR_TIMES.items()}
+    if "scrape_timeout" not in table.values:
+        times["scrape_timeout"] = min(times["scrape_timeout"], times["scrape_interval"])
+    if times["scrape_timeout"] > times["scrape_interval"]:
+        table.problem("scrape_timeout", "scrape_timeout is longer than scrape_interval", "lower it, or leave it out")
+    token = table.secret("token")
+    if host not in LOOPBACK and token is None:
+        table.problem("listen", f"listen = {table.shown('listen')} is open to other machines and has no token",
+                      f'add token = "env:ANVIL_MONITOR_TOKEN", or listen on {LOOPBACK[0]}')  # fmt: skip
+    data = Path(table.text("data", default="")).expanduser() if "data" in table.values else _state_home(environ)
+    if not data.is_absolute() and path is not None:
+        data = path.parent / data
+    return Monitor(host=host, port=port, data=data, token=token, **times)
+
+
+def _state_home(environ: Mapping[str, str]) -> Path:
+    """The XDG state folder: where a program keeps what must survive a restart but is no one's document."""
+    base = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or Path.home()) / ".local" / "state"
+    return Path(base) / "anvil-monitor"

@@ -1,0 +1,234 @@
+"""What is promised: the one frozen model that everything downstream is made from.
+
+A :class:`Target` is a number that a service promises (``api_response_time < 200 ms``). It is written once, in
+``monitor.toml``, and becomes the histogram edge in the instrumented server (:func:`histogram_limits`), the recording
+and alerting rules, their tests, the lines on the dashboards and the words of a message. Nothing in here knows any of
+those: formats live at the edges (``alerts/rules.py``, ``dashboards/``, ``exporter/``).
+
+All numbers are in base units: seconds, bytes, plain counts. Text in human units comes from :mod:`.units`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from .units import Unit, format_duration, format_value
+
+
+class Direction(enum.StrEnum):
+    """Which side of the limit keeps the promise."""
+
+    BELOW = "below"
+    ABOVE = "above"
+
+
+@dataclass(frozen=True, slots=True)
+class Percentile:
+    """The ``quantile`` (0 to 1) of a histogram over the target's window, e.g. the p95 of request durations."""
+
+    metric: str
+    quantile: float
+
+    @property
+    def label(self) -> str:
+        return f"p{self.quantile * 100:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The mean (sum over count) of a histogram over the target's window."""
+
+    metric: str
+
+    @property
+    def label(self) -> str:
+        return "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A gauge, summed over the service's instances, averaged over the target's window."""
+
+    metric: str
+
+    @property
+    def label(self) -> str:
+        return "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Users served at once while another target still holds.
+
+    The promise "100+ users" is not broken by a quiet night: it is broken when target ``while_holds`` is missed
+    although fewer users than the limit are on. ``metric`` is the gauge of active users.
+    """
+
+    metric: str
+    while_holds: str
+
+    @property
+    def label(self) -> str:
+        return "most"
+
+
+Indicator: TypeAlias = Percentile | Mean | Level | Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One promise of one service.
+
+    ``limit`` is in base units. ``window`` (seconds) is what one value looks back over; ``hold`` (seconds) is how long
+    a miss must last before anybody is told; ``keep`` (seconds) how long an alert goes on after the last miss, so that
+    it does not flap; ``floor`` the number of samples (requests, queries, page loads) in the window below which a
+    miss is not believed (0 for gauges); ``silence`` (seconds) how long an instrument may say nothing before
+    ``TargetNoData``.
+    """
+
+    service: str
+    name: str
+    title: str
+    unit: Unit
+    limit: float
+    direction: Direction
+    indicator: Indicator
+    window: float
+    hold: float
+    keep: float
+    floor: int
+    silence: float
+
+    @property
+    def measure(self) -> str:
+        """How the value is read, e.g. ``p95 over 1 min``."""
+        return f"{self.indicator.label} over {format_duration(self.window)}"
+
+    @property
+    def promise(self) -> str:
+        """The promise in human units, e.g. ``< 200 ms`` or ``100+ users``."""
+        if self.direction is Direction.ABOVE:
+            return f"{self.limit:g}+ {self.unit.value}" if self.unit.is_count else f"> {self.text(self.limit)}"
+        return f"< {self.text(self.limit)}"
+
+    def text(self, value: float) -> str:
+        """``value`` (base units) as a person would write it, e.g. ``312 ms``."""
+        return format_value(value, self.unit)
+
+
+class ProcessFinder(enum.StrEnum):
+    """How a server's processes are found on its host."""
+
+    PORT = "port"
+    PID_FILE = "pid_file"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A server that is watched: where it answers, where its metrics are and how its processes are found."""
+
+    name: str
+    url: str
+    metrics_url: str
+    find_by: ProcessFinder
+    find: str  # the port, the path of the pid file, or a part of the command line
+    metrics_token: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that must never be shown. ``str`` and ``repr`` give its origin; :meth:`reveal` reads it.
+
+    ``origin`` is ``env:NAME`` or ``file:PATH`` or, where it was written into the file itself, ``monitor.toml``.
+    """
+
+    origin: str
+    literal: str | None = field(default=None, repr=False)
+
+    def reveal(self, environ: dict[str, str]) -> str:
+        """The value itself. Raises ``LookupError`` (naming the origin only) when it cannot be read."""
+        if self.literal is not None:
+            return self.literal
+        kind, _, where = self.origin.partition(":")
+        if kind == "env":
+            if not environ.get(where):
+                raise LookupError(f"the environment variable {where} is not set")
+            return environ[where].strip()
+        try:
+            text = Path(where).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise LookupError(f"the file {where} cannot be read: {reason}") from None
+        if not text:
+            raise LookupError(f"the file {where} is empty")
+        return text
+
+    def __str__(self) -> str:
+        return f"<secret from {self.origin}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Where people are told: an Apprise URL under a name, for some severities and services (empty: all)."""
+
+    name: str
+    url: Secret
+    severities: tuple[str, ...] = ("critical", "warning")
+    services: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """How the monitor itself runs. Times in seconds; ``data`` is its own folder (outbox, ledger, history)."""
+
+    host: str
+    port: int
+    data: Path
+    scrape_interval: float
+    scrape_timeout: float
+    evaluation_interval: float
+    retention: float
+    group_wait: float
+    group_interval: float
+    repeat_interval: float
+    token: Secret | None = None
+
+    @property
+    def address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that ``monitor.toml`` says, validated, with the defaults filled in."""
+
+    services: tuple[Service, ...]
+    targets: tuple[Target, ...]
+    channels: tuple[Channel, ...]
+    monitor: Monitor
+    path: Path | None = None
+
+    def targets_of(self, service: str) -> tuple[Target, ...]:
+        return tuple(target for target in self.targets if target.service == service)
+
+
+def histogram_limits(targets: tuple[Target, ...], metric: str) -> tuple[float, ...]:
+    """The limits, in base units and sorted, at which histogram ``metric`` must have an edge.
+
+    With an edge at the limit, ``histogram_quantile(q, …) > limit`` is exact: it is true if and only if more than
+    ``1 - q`` of the samples were over the limit, whatever the interpolation inside a bucket says.
+    """
+    return tuple(
+        sorted(
+            {
+                target.limit
+                for target in targets
+                if isinstance(target.indicator, Percentile | Mean) and target.indicator.metric == metric
+            }
+        )
+    )

@@ -1,0 +1,191 @@
+"""One table of ``monitor.toml`` being read: typed getters that note a problem and go on with a usable value."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .lines import Lines
+from .model import Secret
+from .problems import Problem
+from .settings import NAME, NAME_RULE
+from .units import SIZE, TIME, Unit, parse_quantity
+
+EXAMPLES = {Unit.SECONDS: "200ms", Unit.BYTES: "500MB"}
+
+
+class Table:
+    """A table at dotted ``place``. Getters return the default (or a harmless value) after noting a problem."""
+
+    def __init__(self, place: str, values: Any, lines: Lines, path: Path | None, problems: list[Problem],
+                 defaults: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+        self.place, self._lines, self._path, self._problems = place, lines, path, problems
+        self._defaults = defaults or {}
+        self.values: dict[str, Any] = values if isinstance(values, dict) else {}
+        if not isinstance(values, dict):
+            self.problem("", f"{place} = {_show(values)} must be a table", f"write it as [{place}]")
+
+    def problem(self, key: str, what: str, todo: str, severity: str = "error") -> None:
+        place = ".".join(part for part in (self.place, key) if part)
+        self._problems.append(Problem(what, self._path, self._lines.of(place), todo, severity))
+
+    def shown(self, key: str) -> str:
+        return _show(self._get(key, None))
+
+    def allow(self, keys: Iterable[str], kind: str = "key") -> None:
+        """Note every key that is none of ``keys``, with the nearest one as a guess."""
+        allowed = [str(key) for key in keys]
+        for key in self.values:
+            if key not in allowed:
+                near = difflib.get_close_matches(key, allowed, 1)
+                guess = f"did you mean {near[0]!r}? " if near else ""
+                where = f" in [{self.place}]" if self.place else ""
+                self.problem(key, f"unknown {kind} {key!r}{where}", f"{guess}allowed: {', '.join(allowed)}")
+
+    def table(self, key: str, defaults: Mapping[str, Any] | None = None) -> Table:
+        place = f"{self.place}.{key}" if self.place else key
+        values = self.values.get(key, {})
+        return Table(place, {} if isinstance(values, list) else values, self._lines, self._path, self._problems, defaults)
+
+    def tables(self, key: str) -> list[Table]:
+        """The tables of an array ``[[key]]``; empty when ``key`` is no array."""
+        values = self.values.get(key)
+        if not isinstance(values, list):
+            return []
+        return [Table(f"{key}.{i}", each, self._lines, self._path, self._problems) for i, each in enumerate(values)]
+
+    def text(self, key: str, default: str) -> str:
+        value = self._get(key, default)
+        if isinstance(value, str):
+            return value
+        self._wrong(key, value, 'must be text in quotes, as in "…"')
+        return default
+
+    def name_of(self, key: str, default: str) -> str:
+        value = self.text(key, default)
+        if NAME.fullmatch(value):
+            return value
+        self._wrong(key, value, f"is no name: {NAME_RULE}")
+        return default
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self._get(key, default)
+        if isinstance(value, bool):
+            return value
+        self._wrong(key, value, "must be true or false")
+        return default
+
+    def number(self, key: str, least: float, most: float, default: float | None = None) -> float:
+        value = self._get(key, default)
+        if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
+            return float(value)
+        self._wrong(key, value, f"must be a number from {least:g} to {most:g}")
+        return least
+
+    def integer(self, key: str, default: int | None = None, least: int = 0, most: int | None = None) -> int:
+        value = self._get(key, default)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and value >= least and (most is None or value <= most):
+            return int(value)
+        self._wrong(key, value, f"must be a whole number from {least}" + (f" to {most}" if most is not None else " up"))
+        return least
+
+    def duration(self, key: str, default: float | None = None, *, zero: bool = False) -> float:
+        """Seconds, from text such as ``"90s"``."""
+        value = self._get(key, default)
+        if isinstance(value, float) and value is default:
+            return value
+        return self._quantity(key, value, TIME, "30s", zero=zero)
+
+    def quantity(self, key: str, unit: Unit) -> float:
+        """A limit in base units: a time, a size, or a plain whole number for counts."""
+        value = self._get(key, None)
+        if unit.is_count:
+            return float(self.integer(key, least=1))
+        return self._quantity(key, value, TIME if unit is Unit.SECONDS else SIZE, EXAMPLES[unit])
+
+    def secret(self, key: str) -> Secret | None:
+        """Where a secret is to be read from. The value given is never repeated: it may be the secret itself."""
+        if key not in self.values:
+            return None
+        value = self.values[key]
+        kind, _, where = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if kind == "env" and where.replace("_", "a").isalnum() and not where[0].isdigit():
+            return Secret(value)
+        if kind == "file" and where and not where.startswith("//"):
+            path = Path(where).expanduser()
+            base = self._path.parent if self._path else Path()
+            return Secret(f"file:{path if path.is_absolute() else base / path}")
+        self.problem(key, f"{key} in [{self.place}] must not stand in this file: it is a secret (not shown here)",
+                     f'put it elsewhere and write {key} = "env:NAME" or {key} = "file:PATH"')  # fmt: skip
+        return None
+
+    def names(self, key: str, among: tuple[str, ...], kind: str) -> tuple[str, ...]:
+        value = self._get(key, [])
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            self._wrong(key, value, f'must be a list, as in ["{among[0]}"]')
+            return ()
+        for each in value:
+            if each not in among:
+                near = difflib.get_close_matches(each, among, 1)
+                guess = f"did you mean {near[0]!r}? " if near else ""
+                self.problem(key, f"unknown {kind} {each!r} in [{self.place}]", f"{guess}allowed: {', '.join(among)}")
+        return tuple(value)
+
+    def url(self, key: str, default: str) -> str:
+        value = self.text(key, default)
+        try:
+            parts = urlsplit(value)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            valid = False
+        if not valid:
+            self._wrong(key, value, 'must be a URL with a host, as in "http://127.0.0.1:8000"')
+            return default
+        if parts.username or parts.password:
+            self.problem(key, f"{key} in [{self.place}] holds a user name or password (not shown here)", "take it out")
+            return default
+        return value
+
+    def address(self, key: str, default: str) -> tuple[str, int]:
+        value = self.text(key, default)
+        host, _, port = value.rpartition(":")
+        if host and port.isdecimal() and int(port) < 65536:
+            return host.strip("[]"), int(port)
+        self._wrong(key, value, 'must be HOST:PORT, as in "127.0.0.1:9109"')
+        return "127.0.0.1", 0
+
+    def _quantity(self, key: str, value: Any, units: dict[str, Any], example: str, *, zero: bool = False) -> float:
+        kind = "time" if units is TIME else "size"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            self._wrong(key, value, f'a {kind} needs a unit, as in "{value:g}{"ms" if units is TIME else "MB"}"')
+            return 1.0
+        if not isinstance(value, str):
+            self._wrong(key, value, f'must be a {kind}, as in "{example}"')
+            return 1.0
+        try:
+            number = parse_quantity(value, units)
+        except ValueError as error:
+            self._wrong(key, value, f'{error}, as in "{value.strip()}{"ms" if units is TIME else "MB"}"'
+                        if value.strip().replace(".", "").isdecimal() else f'{error}, as in "{example}"')  # fmt: skip
+            return 1.0
+        if number <= 0 and not (zero and number == 0):
+            self._wrong(key, value, "must be more than 0")
+            return 1.0
+        return number
+
+    def _get(self, key: str, default: Any) -> Any:
+        return self.values.get(key, self._defaults.get(key, default))
+
+    def _wrong(self, key: str, value: Any, rule: str) -> None:
+        place = f" in [{self.place}]" if self.place else ""
+        self.problem(key, f"{key} = {_show(value)}{place}: {rule}", "")
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "…"

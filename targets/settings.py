@@ -1,0 +1,57 @@
+"""What ``monitor.toml`` may say, as data: the kinds of target, the times of the monitor, the allowed words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from .model import Capacity, Indicator, Level, Mean, Percentile
+from .units import Unit
+
+NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
+NAME_RULE: Final = "use letters, digits, '_', '-' and '.', beginning with a letter (63 at most)"
+SEVERITIES: Final = ("critical", "warning")
+LISTEN: Final = "127.0.0.1:9109"
+SILENCE: Final = 300.0
+
+# Seconds. A scrape every 5 s lets a one-minute window lose a scrape and stay exact; group_wait gathers what breaks
+# together into one message; repeat_interval is Alertmanager's default.
+MONITOR_TIMES: Final = {
+    "scrape_interval": 5.0,
+    "scrape_timeout": 4.0,
+    "evaluation_interval": 5.0,
+    "retention": 6 * 3600.0,
+    "group_wait": 1.0,
+    "group_interval": 30.0,
+    "repeat_interval": 4 * 3600.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of the targets that this version knows: its wording, its unit and where its number comes from."""
+
+    title: str
+    unit: Unit
+    indicator: Callable[[float], Indicator]
+    percentile: bool = False
+    counted: bool = False
+
+
+# The metric names stand here a second time because targets/ is the ground floor and may not import exporter/;
+# tests/targets/test_settings.py holds them against exporter/names.py.
+KINDS: Final = {
+    "api_response_time": Kind(
+        "API response time", Unit.SECONDS, lambda q: Percentile("http_server_request_duration_seconds", q),
+        percentile=True, counted=True),
+    "frontend_load_time": Kind(
+        "Frontend load time", Unit.SECONDS, lambda q: Percentile("browser_page_load_duration_seconds", q),
+        percentile=True, counted=True),
+    "db_query_time": Kind(
+        "Database query time", Unit.SECONDS, lambda _: Mean("db_client_operation_duration_seconds"), counted=True),
+    "memory": Kind("Server memory", Unit.BYTES, lambda _: Level("process_memory_usage_bytes")),
+    "concurrent_users": Kind(
+        "Concurrent users", Unit.USERS, lambda _: Capacity("http_server_active_users", "api_response_time")),
+}  # fmt: skip
