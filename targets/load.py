@@ -138,7 +138,20 @@ def _targets(
         indicator = kind.indicator(percentile / 100)
         direction = Direction.ABOVE if kind.unit.is_count else Direction.BELOW
         targets += [
-            Target(service, name, kind.title, kind.unit, limit, direction, indicator, window, hold, keep, floor, silence)
+            Target(
+                service,
+                name,
+                kind.title,
+                kind.unit,
+                limit,
+                direction,
+                indicator,
+                window,
+                hold,
+                keep,
+                floor,
+                silence,
+            )
             for service in services
             if service in chosen
         ]

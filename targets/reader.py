@@ -49,7 +49,14 @@ class Table:
     def table(self, key: str, defaults: Mapping[str, Any] | None = None) -> Table:
         place = f"{self.place}.{key}" if self.place else key
         values = self.values.get(key, {})
-        return Table(place, {} if isinstance(values, list) else values, self._lines, self._path, self._problems, defaults)
+        return Table(
+            place,
+            {} if isinstance(values, list) else values,
+            self._lines,
+            self._path,
+            self._problems,
+            defaults,
+        )
 
     def tables(self, key: str) -> list[Table]:
         """The tables of an array ``[[key]]``; empty when ``key`` is no array."""
@@ -91,7 +98,11 @@ class Table:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if whole and value >= least and (most is None or value <= most):
             return int(value)
-        self._wrong(key, value, f"must be a whole number from {least}" + (f" to {most}" if most is not None else " up"))
+        self._wrong(
+            key,
+            value,
+            f"must be a whole number from {least}" + (f" to {most}" if most is not None else " up"),
+        )
         return least
 
     def duration(self, key: str, default: float | None = None, *, zero: bool = False) -> float:
@@ -140,7 +151,9 @@ class Table:
         value = self.text(key, default)
         try:
             parts = urlsplit(value)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+            valid = (
+                parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+            )
         except ValueError:
             valid = False
         if not valid:

