@@ -1,0 +1,206 @@
+"""The command ``anvil-monitor``: a parser and, for each command, the few lines that call the room which does it.
+
+Exit status: 0 done, 1 something that was checked is not as it should be, 2 bad input (nothing was started).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+from anvil_monitor.targets import Configuration, ConfigurationError, Problem, find_configuration, load
+
+from . import commands
+
+EXAMPLES = """\
+examples:
+  anvil-monitor init                 write a commented monitor.toml
+  anvil-monitor check                validate it, and everything it points at
+  anvil-monitor up                   watch the server; page on http://127.0.0.1:9109
+  anvil-monitor generate --check     are rules, dashboards and provisioning files fresh?
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            print(f"{problem.severity}: {problem}", file=sys.stderr)
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count > 1 else ''}; nothing was started", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line, also read by the test of the documentation."""
+    top = argparse.ArgumentParser(
+        prog="anvil-monitor",
+        description="Watch a server's performance targets and tell people when one is missed.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"anvil-monitor {metadata.version('anvil-monitor')}")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], help_: str, example: str
+    ) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(
+            name,
+            help=help_,
+            description=help_[0].upper() + help_[1:] + ".",
+            epilog=f"examples:\n{example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    init = command(
+        "init", _init, "write a commented monitor.toml", "  anvil-monitor init --config /etc/anvil/monitor.toml"
+    )
+    init.add_argument("--config", type=Path, default=Path("monitor.toml"), metavar="FILE", help="the file to write")
+
+    check = command(
+        "check", _check, "validate monitor.toml and everything it points at", "  anvil-monitor check --offline"
+    )
+    _config(check)
+    check.add_argument("--offline", action="store_true", help="ask no server, look for no process")
+
+    up = command(
+        "up",
+        _up,
+        "collect, store, evaluate, notify and serve the page: one process",
+        "  anvil-monitor up\n  anvil-monitor up --config examples/monitor.toml --listen 127.0.0.1:9200",
+    )
+    _config(up)
+    _listen(up, "where the page and the API answer (default: [monitor] listen)")
+    up.add_argument("--data", type=Path, metavar="DIR", help="folder of outbox and ledger (default: [monitor] data)")
+
+    generate = command(
+        "generate",
+        _generate,
+        "write rules, rule tests, dashboards and provisioning files from the targets",
+        "  anvil-monitor generate\n  anvil-monitor generate --check\n"
+        "  anvil-monitor generate --config monitor.toml --into build/monitoring",
+    )
+    generate.add_argument("--config", type=Path, metavar="FILE", help="default: monitoring/bundle.toml")
+    generate.add_argument(
+        "--into", type=Path, default=Path(), metavar="DIR", help="the tree to write into (default: here)"
+    )
+    generate.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not fresh")
+
+    exporter = command(
+        "exporter",
+        _exporter,
+        "serve host, process and probe metrics for Prometheus",
+        "  anvil-monitor exporter --listen 127.0.0.1:9464",
+    )
+    notifier = command(
+        "notifier",
+        _notifier,
+        "take Alertmanager's webhook and deliver it through Apprise",
+        "  ANVIL_NOTIFIER_TOKEN=… anvil-monitor notifier --listen 0.0.0.0:9095",
+    )
+    for sub, port in ((exporter, 9464), (notifier, 9095)):
+        _config(sub)
+        _listen(sub, f"where it answers (default: 127.0.0.1:{port})", f"127.0.0.1:{port}")
+        sub.add_argument(
+            "--trusted-network",
+            action="store_true",
+            help="allow a bind address beyond loopback without a token, e.g. inside a private container network",
+        )
+    return top
+
+
+def _config(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="default: the file that ANVIL_MONITOR_CONFIG names, else ./monitor.toml, else the five Phase 2 targets",
+    )
+
+
+def _listen(sub: argparse.ArgumentParser, text: str, default: str | None = None) -> None:
+    sub.add_argument("--listen", metavar="HOST:PORT", default=default, help=text)
+
+
+def _load(options: argparse.Namespace) -> Configuration:
+    configuration = load(options.config or find_configuration(), os.environ)
+    monitor = configuration.monitor
+    if getattr(options, "listen", None):
+        host, port = _address(options.listen)
+        monitor = replace(monitor, host=host, port=port)
+        guarded = monitor.token is not None or getattr(options, "trusted_network", False)
+        if host not in commands.LOOPBACK and not guarded:
+            raise ConfigurationError(
+                [
+                    Problem(
+                        f"--listen {options.listen} is open to other machines and there is no token",
+                        todo='set [monitor] token = "env:ANVIL_MONITOR_TOKEN", or listen on 127.0.0.1',
+                    )
+                ]
+            )
+    if getattr(options, "data", None):
+        monitor = replace(monitor, data=options.data)
+    return replace(configuration, monitor=monitor)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigurationError([Problem(f"--listen {text!r} must be HOST:PORT", todo='as in "127.0.0.1:9109"')])
+    return host.strip("[]"), int(port)
+
+
+def _init(options: argparse.Namespace) -> int:
+    return commands.init(options.config)
+
+
+def _check(options: argparse.Namespace) -> int:
+    return commands.check(_load(options), offline=options.offline, environ=dict(os.environ))
+
+
+def _up(options: argparse.Namespace) -> int:
+    from . import embedded
+
+    configuration = _load(options)
+    environ = dict(os.environ)
+    return asyncio.run(commands.until_signalled(lambda stop: embedded.run(configuration, environ=environ, stop=stop)))
+
+
+def _generate(options: argparse.Namespace) -> int:
+    return commands.generate(options.config, options.into, check=options.check)
+
+
+def _exporter(options: argparse.Namespace) -> int:
+    from anvil_monitor.exporter.server import create_app
+
+    configuration = _load(options)
+    return commands.serve(create_app(configuration), configuration, "exporter")
+
+
+def _notifier(options: argparse.Namespace) -> int:
+    from anvil_monitor.alerts.notifier import create_app
+
+    configuration = _load(options)
+    return commands.serve(create_app(configuration, dict(os.environ)), configuration, "notifier")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""What the commands do, apart from ``up``: init, check, generate, and serving one ASGI application until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from anvil_monitor.targets import Configuration, ConfigurationError, Problem, load
+
+from . import preflight
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def init(path: Path) -> int:
+    """Write the commented template to ``path``; refuses to replace a file."""
+    text = (resources.files("anvil_monitor.targets") / "template.toml").read_text(encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigurationError(
+            [Problem("exists already", path, todo="edit it, or name another with --config")]
+        ) from None
+    except OSError as error:
+        raise ConfigurationError([Problem(f"cannot be written: {error.strerror}", path)]) from None
+    print(f"wrote {path}. Next: set url and a channel in it, then anvil-monitor check")
+    return 0
+
+
+def check(configuration: Configuration, *, offline: bool, environ: dict[str, str]) -> int:
+    """Print what the configuration promises and every problem with what it points at; 2 if one is an error."""
+    print(f"{configuration.path or 'no monitor.toml: the shipped defaults'}")
+    for target in configuration.targets:
+        print(f"  {target.service}: {target.title.lower()} {target.promise} ({target.measure})")
+    for channel in configuration.channels:
+        print(f"  channel {channel.name}: {', '.join(channel.severities)}, {channel.url}")
+    problems = preflight.local(configuration, environ)
+    if not offline:
+        problems += preflight.remote(configuration, environ)
+    for problem in problems:
+        print(f"{problem.severity}: {problem}", file=sys.stderr)
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    print(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+    return 2 if errors else 0
+
+
+def generate(config: Path | None, into: Path, *, check: bool) -> int:
+    """Write every generated file below ``into``, or with ``check`` name those that are not fresh (exit 1)."""
+    from . import generate as generator
+
+    configuration = load(config) if config else generator.bundle_configuration()
+    if check:
+        stale = generator.check(into, configuration)
+        for path in stale:
+            print(f"not fresh: {path}")
+        print(f"{len(stale)} of {len(generator.files(configuration))} generated files are not fresh"
+              + (": run anvil-monitor generate" if stale else ""))  # fmt: skip
+        return 1 if stale else 0
+    for path in generator.write(into, configuration):
+        print(path)
+    return 0
+
+
+def bind(configuration: Configuration) -> socket.socket:
+    """A listening socket on the configured address, so that a port in use is told before anything starts."""
+    monitor = configuration.monitor
+    family = socket.AF_INET6 if ":" in monitor.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((monitor.host, monitor.port))
+        listener.listen(256)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            [
+                Problem(
+                    f"cannot listen on {monitor.host}:{monitor.port}: {error.strerror}",
+                    todo="end the program that uses it, or choose another with --listen",
+                )
+            ]
+        ) from None
+    return listener
+
+
+def serve(app: Any, configuration: Configuration, what: str) -> int:
+    """Serve ``app`` until SIGINT or SIGTERM."""
+    import uvicorn
+
+    listener = bind(configuration)
+    host, port = listener.getsockname()[:2]
+    print(f"anvil-monitor {what} on http://{host}:{port}", flush=True)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="on")
+    )
+    with listener:
+        asyncio.run(server.serve(sockets=[listener]))
+    return 0
+
+
+async def until_signalled(run: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+    """Run ``run(stop)``; SIGINT and SIGTERM set ``stop``, and ``run`` then ends by itself."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    await run(stop)
+    return 0

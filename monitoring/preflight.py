@@ -1,0 +1,127 @@
+"""What ``anvil-monitor check`` looks at beyond the file: secrets, channels, folders; the server and its metrics."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from anvil_monitor.exporter.names import HTTP_DURATION
+from anvil_monitor.targets import Configuration, Problem, Secret, Service, histogram_limits
+
+
+def local(configuration: Configuration, environ: dict[str, str]) -> list[Problem]:
+    """Problems that can be found without asking any server."""
+    problems = _data_folder(configuration)
+    if not configuration.channels:
+        problems.append(_warning("no channel: nobody is told when a target is missed", "add a [channels.NAME] table"))
+    for channel in configuration.channels:
+        place = f"channel {channel.name!r}: {channel.url.origin}"
+        url = _reveal(channel.url, environ, place, problems)
+        if url is not None and (reason := _refused(url)):
+            problems.append(
+                Problem(f"{place}: {reason}", todo="see the Apprise documentation for the URL of your service")
+            )
+    for secret in [configuration.monitor.token, *(service.metrics_token for service in configuration.services)]:
+        if secret is not None:
+            _reveal(secret, environ, secret.origin, problems)
+    return problems
+
+
+def remote(configuration: Configuration, environ: dict[str, str]) -> list[Problem]:
+    """Warnings about the watched servers as they are now: they may well be down while a file is checked."""
+    problems: list[Problem] = []
+    for service in configuration.services:
+        problems += _metrics(configuration, service, environ) + _processes(service)
+    return problems
+
+
+def _metrics(configuration: Configuration, service: Service, environ: dict[str, str]) -> list[Problem]:
+    import httpx
+
+    headers = {}
+    if service.metrics_token is not None:
+        try:
+            headers["Authorization"] = f"Bearer {service.metrics_token.reveal(environ)}"
+        except LookupError:
+            return []  # told by local()
+    place = f"service {service.name!r}: {service.metrics_url}"
+    try:
+        answer = httpx.get(service.metrics_url, timeout=configuration.monitor.scrape_timeout, headers=headers)
+    except httpx.HTTPError as error:
+        return [_warning(f"{place} does not answer: {error or type(error).__name__}", "start the server, or mend url")]
+    if answer.status_code != 200:
+        todo = "add instrument(app) to the server, or set metrics in [service]"
+        return [_warning(f"{place} answers {answer.status_code}", todo)]
+    return _edges(configuration, service, answer.text, place)
+
+
+def _edges(configuration: Configuration, service: Service, text: str, place: str) -> list[Problem]:
+    """Whether each histogram that is there has an edge at its target's limit."""
+    problems = []
+    targets = configuration.targets_of(service.name)
+    for metric in sorted({target.indicator.metric for target in targets}):
+        found = re.findall(rf'^{metric}_bucket{{[^}}]*le="([^"]+)"', text, re.MULTILINE)
+        edges = {float(edge) for edge in found}
+        for limit in histogram_limits(targets, metric):
+            if edges and limit not in edges:
+                problems.append(
+                    _warning(
+                        f"{place}: {metric} has no edge at {limit:g}, so its target is an estimate",
+                        "instrument the server with this monitor.toml, or set its histogram edges",
+                    )  # fmt: skip
+                )
+    if f"# TYPE {HTTP_DURATION.name} " not in text:
+        todo = "instrument(app) mounts them; they appear with the first request"
+        problems.append(_warning(f"{place} has no {HTTP_DURATION.name} yet", todo))
+    return problems
+
+
+def _processes(service: Service) -> list[Problem]:
+    from anvil_monitor.exporter.processes import find_root
+
+    if find_root(service) is not None:
+        return []
+    todo = "start the server, or set port, pid_file or command in [service]"
+    return [_warning(f"service {service.name!r}: no process found by {service.find_by} {service.find!r}", todo)]
+
+
+def _data_folder(configuration: Configuration) -> list[Problem]:
+    folder = configuration.monitor.data
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        return [
+            Problem(
+                f"[monitor] data = {str(folder)!r} cannot be written",
+                todo="choose a folder that can, with data or --data",
+            )
+        ]
+    if Path(tempfile.gettempdir()) in folder.absolute().parents:
+        return [
+            _warning(
+                f"[monitor] data = {str(folder)!r} is temporary: undelivered messages go with it", "choose another"
+            )
+        ]
+    return []
+
+
+def _reveal(secret: Secret, environ: dict[str, str], place: str, problems: list[Problem]) -> str | None:
+    try:
+        return secret.reveal(environ)
+    except LookupError as error:
+        problems.append(Problem(f"{place}: {error.args[0]}", todo="set it, then check again"))
+        return None
+
+
+def _refused(url: str) -> str:
+    """Why Apprise does not take ``url``, without a word of it."""
+    import apprise
+
+    return (
+        "" if apprise.Apprise.instantiate(url, suppress_exceptions=True) is not None else "is no URL that Apprise takes"
+    )
+
+
+def _warning(what: str, todo: str) -> Problem:
+    return Problem(what, todo=todo, severity="warning")
