@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from anvil_monitor.exporter import names
-from anvil_monitor.targets import histogram_limits, load
+from anvil_monitor.targets import histogram_limits, load, settings
 
 
 def test_metric_names_are_those_of_the_exporter() -> None:
@@ -19,3 +22,11 @@ def test_each_limit_is_a_histogram_edge() -> None:
     assert histogram_limits(targets, names.PAGE_LOAD.name) == (2.0,)
     assert histogram_limits(targets, names.DB_DURATION.name) == (0.05,)
     assert histogram_limits(targets, names.PROCESS_MEMORY.name) == ()
+
+
+def test_every_setting_is_documented() -> None:
+    """``docs/configuration.md`` names every key that the loader allows."""
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    source = (Path(settings.__file__).parent / "load.py").read_text(encoding="utf-8")
+    keys = set(re.findall(r'table\.(?:\w+)\("(\w+)"', source)) | set(settings.MONITOR_TIMES) | set(settings.KINDS)
+    assert {key for key in keys if f"`{key}`" not in text} == set()
