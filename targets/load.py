@@ -118,7 +118,7 @@ def _targets(
     targets: list[Target] = []
     for name, kind in settings.KINDS.items():
         table = tables.table(name, defaults=defaults[name])
-        keys = ("limit", "window", "for", "keep_firing_for", "silence", "services", "enabled")
+        keys: tuple[str, ...] = ("limit", "window", "for", "keep_firing_for", "silence", "services", "enabled")
         keys += ("floor",) if kind.counted else ()
         keys += ("percentile",) if kind.percentile else ()
         table.allow(keys)
