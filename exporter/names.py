@@ -72,15 +72,20 @@ WEB_VITALS: Final = {
 }
 WEB_VITAL_CLS: Final = Metric("browser_web_vital_cls", "histogram", "Cumulative layout shift.", ("url_template",))
 
-PROCESS_MEMORY: Final = Metric("process_memory_usage_bytes", "gauge", "Resident memory of the server, all its processes.", ("service",))
-PROCESS_MEMORY_MAX: Final = Metric("process_memory_usage_bytes_max", "gauge", "Resident memory of its largest process.", ("service",))
-PROCESS_CPU: Final = Metric("process_cpu_time_seconds_total", "counter", "CPU time of the server, all its processes.", ("service",))
+PROCESS_MEMORY: Final = Metric(
+    "process_memory_usage_bytes", "gauge", "Resident memory of the server, all its processes.", ("service",)
+)
+PROCESS_MEMORY_MAX: Final = Metric(
+    "process_memory_usage_bytes_max", "gauge", "Resident memory of its largest process.", ("service",)
+)
+PROCESS_CPU: Final = Metric(
+    "process_cpu_time_seconds_total", "counter", "CPU time of the server, all its processes.", ("service",)
+)
 PROCESS_FDS: Final = Metric("process_open_file_descriptor_count", "gauge", "Open file descriptors.", ("service",))
 PROCESS_THREADS: Final = Metric("process_thread_count", "gauge", "Threads.", ("service",))
-PROCESS_UPTIME: Final = Metric("process_uptime_seconds", "gauge", "Seconds since the server's root process started.", ("service",))
+PROCESS_UPTIME: Final = Metric(
+    "process_uptime_seconds", "gauge", "Seconds since the server's root process started.", ("service",)
+)
 PROCESS_COUNT: Final = Metric("process_count", "gauge", "Processes of the server; 0: none found.", ("service",))
 
 EVENT_LOOP_LAG: Final = Metric("python_event_loop_lag_seconds", "histogram", "How late the event loop wakes up.")
-
-PROBE_SUCCESS: Final = Metric("probe_success", "gauge", "1: the service's URL answered below 500.", ("service", "url"))
-PROBE_DURATION: Final = Metric("probe_duration_seconds", "gauge", "Duration of the probe.", ("service", "url"))

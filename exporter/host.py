@@ -1,0 +1,100 @@
+"""The host through psutil, under the names of OpenTelemetry's system metrics.
+
+https://opentelemetry.io/docs/specs/semconv/system/system-metrics/
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psutil
+
+from .exposition import Family, LabelPairs, Sample
+from .names import Kind, Metric
+
+# Mounts of the kernel's own, of containers and of images say nothing about a disk that may fill.
+PSEUDO_FILESYSTEMS = frozenset(
+    {"autofs", "cgroup", "cgroup2", "devtmpfs", "overlay", "proc", "squashfs", "sysfs", "tmpfs"}
+)
+# A host may have hundreds of mounts and virtual network cards; beyond this many they are left out.
+MOST_DEVICES = 64
+
+
+def collect() -> list[Family]:
+    """Every ``system_*`` family. A source that this host does not offer is left out."""
+    families = [*_cpu(), *_memory(), *_filesystems(), *_disks(), *_network()]
+    return [family for family in families if family.samples]
+
+
+def _family(name: str, kind: Kind, text: str, samples: list[tuple[LabelPairs, float]]) -> Family:
+    return Family(Metric(name, kind, text), [Sample("", labels, float(value)) for labels, value in samples])
+
+
+def _cpu() -> Iterator[Family]:
+    times = psutil.cpu_times()._asdict()
+    # guest time is part of user time: counting it again would exceed the clock.
+    modes = [((("cpu_mode", mode),), spent) for mode, spent in times.items() if not mode.startswith("guest")]
+    yield _family("system_cpu_time_seconds_total", "counter", "CPU time by mode, all cores.", modes)
+    yield _family("system_cpu_logical_count", "gauge", "Logical cores.", [((), psutil.cpu_count() or 1)])
+    load = [((("window", window),), value) for window, value in zip(("1m", "5m", "15m"), os.getloadavg(), strict=True)]
+    yield _family("system_load_average", "gauge", "Load average.", load)
+
+
+def _memory() -> Iterator[Family]:
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    yield _family("system_memory_limit_bytes", "gauge", "Memory of the host.", [((), memory.total)])
+    yield _family(
+        "system_memory_available_bytes", "gauge", "Memory to be had without swapping.", [((), memory.available)]
+    )
+    states = {state: getattr(memory, state, 0) for state in ("used", "free", "cached", "buffers")}
+    usage = [((("system_memory_state", state),), amount) for state, amount in states.items()]
+    yield _family("system_memory_usage_bytes", "gauge", "Memory by state.", usage)
+    paging = [((("system_paging_state", state),), getattr(swap, state)) for state in ("used", "free")]
+    yield _family("system_paging_usage_bytes", "gauge", "Swap by state.", paging if swap.total else [])
+
+
+def _filesystems() -> Iterator[Family]:
+    usage: list[tuple[LabelPairs, float]] = []
+    seen: set[str] = set()
+    for part in psutil.disk_partitions(all=False)[:MOST_DEVICES]:
+        # the same device mounted twice is one disk
+        if part.fstype in PSEUDO_FILESYSTEMS or part.device in seen:
+            continue
+        try:
+            disk = psutil.disk_usage(part.mountpoint)
+        except OSError:  # a mount that may not be read, or has gone
+            continue
+        seen.add(part.device)
+        place = (("system_device", part.device), ("system_filesystem_mountpoint", part.mountpoint))
+        usage += [((*place, ("system_filesystem_state", state)), getattr(disk, state)) for state in ("used", "free")]
+    yield _family("system_filesystem_usage_bytes", "gauge", "File system space by state.", usage)
+
+
+def _disks() -> Iterator[Family]:
+    disks = sorted((psutil.disk_io_counters(perdisk=True) or {}).items())[:MOST_DEVICES]
+    directions = (("read", "read_bytes", "read_count"), ("write", "write_bytes", "write_count"))
+    data: list[tuple[LabelPairs, float]] = []
+    operations: list[tuple[LabelPairs, float]] = []
+    for device, counters in disks:
+        if device.startswith(("loop", "ram")):
+            continue
+        for direction, size, count in directions:
+            labels = (("disk_io_direction", direction), ("system_device", device))
+            data.append((labels, getattr(counters, size)))
+            operations.append((labels, getattr(counters, count)))
+    yield _family("system_disk_io_bytes_total", "counter", "Disk traffic.", data)
+    yield _family("system_disk_operations_total", "counter", "Disk operations.", operations)
+
+
+def _network() -> Iterator[Family]:
+    cards = sorted((psutil.net_io_counters(pernic=True) or {}).items())[:MOST_DEVICES]
+    data: list[tuple[LabelPairs, float]] = []
+    errors: list[tuple[LabelPairs, float]] = []
+    for card, counters in cards:
+        for direction, size, failed in (("receive", "bytes_recv", "errin"), ("transmit", "bytes_sent", "errout")):
+            labels = (("network_interface_name", card), ("network_io_direction", direction))
+            data.append((labels, getattr(counters, size)))
+            errors.append((labels, getattr(counters, failed)))
+    yield _family("system_network_io_bytes_total", "counter", "Network traffic.", data)
+    yield _family("system_network_errors_total", "counter", "Network errors.", errors)
