@@ -1,0 +1,11 @@
+"""PromQL over the embedded store: promql-parser reads, numpy evaluates.
+
+The way of a query: ``parse`` (text to tree), ``engine`` (its steps), ``evaluate`` (node by node), with ``selectors``,
+``ranges``, ``functions``, ``aggregation``, ``binary`` and ``histogram`` doing the work on the columns of ``frame`` and
+``windows``. Semantics are those of Prometheus 3 for float samples; native histograms are not kept.
+"""
+
+from .engine import Engine, check
+from .values import Matrix, QueryError, Sample, Scalar, Text, Value, Vector, number_text
+
+__all__ = ["Engine", "Matrix", "QueryError", "Sample", "Scalar", "Text", "Value", "Vector", "check", "number_text"]

@@ -1,0 +1,170 @@
+"""Functions over instant vectors: mathematics, dates, labels, order.
+
+Formulas: Prometheus 3, promql/functions.go.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from ..samples import Floats, Labels, PatternError, compile_pattern
+from .frame import Frame, Scalars, merge, with_labels, without_name
+from .values import QueryError
+
+
+def _sign(values: Floats) -> Floats:
+    """Keeps the sign of zero, and NaN."""
+    return np.where(values < 0, -1.0, np.where(values > 0, 1.0, values))
+
+
+ELEMENTWISE: dict[str, Callable[[Floats], Floats]] = {
+    "abs": np.abs,
+    "acos": np.arccos,
+    "acosh": np.arccosh,
+    "asin": np.arcsin,
+    "asinh": np.arcsinh,
+    "atan": np.arctan,
+    "atanh": np.arctanh,
+    "ceil": np.ceil,
+    "cos": np.cos,
+    "cosh": np.cosh,
+    "deg": lambda values: values * 180 / math.pi,
+    "exp": np.exp,
+    "floor": np.floor,
+    "ln": np.log,
+    "log10": np.log10,
+    "log2": np.log2,
+    "rad": lambda values: values * math.pi / 180,
+    "sgn": _sign,
+    "sin": np.sin,
+    "sinh": np.sinh,
+    "sqrt": np.sqrt,
+    "tan": np.tan,
+    "tanh": np.tanh,
+}
+
+
+def _date(part: Callable[[np.ndarray[tuple[int, ...], np.dtype[np.datetime64]]], Floats]) -> Callable[[Floats], Floats]:
+    """A function of the UTC date at so many seconds since 1970; NaN where there is no such date."""
+
+    def function(values: Floats) -> Floats:
+        sane = np.abs(values) < 1e14
+        seconds = np.where(sane, values, 0).astype(np.int64)
+        return np.where(sane, part(seconds.astype("datetime64[s]")), np.nan)
+
+    return function
+
+
+def _since(unit: str, per: str) -> Callable[[Floats], Floats]:
+    return _date(
+        lambda dates: (dates.astype(f"M8[{unit}]") - dates.astype(f"M8[{per}]").astype(f"M8[{unit}]")).astype(float)
+    )
+
+
+DATES: dict[str, Callable[[Floats], Floats]] = {
+    "minute": _since("m", "h"),
+    "hour": _since("h", "D"),
+    "day_of_week": _date(lambda dates: (dates.astype("M8[D]").astype(np.int64) + 4) % 7 * 1.0),
+    "day_of_month": _date(
+        lambda dates: (dates.astype("M8[D]") - dates.astype("M8[M]").astype("M8[D]")).astype(float) + 1
+    ),
+    "day_of_year": _date(
+        lambda dates: (dates.astype("M8[D]") - dates.astype("M8[Y]").astype("M8[D]")).astype(float) + 1
+    ),
+    "days_in_month": _date(
+        lambda dates: ((dates.astype("M8[M]") + 1).astype("M8[D]") - dates.astype("M8[M]").astype("M8[D]")).astype(
+            float
+        )
+    ),
+    "month": _date(lambda dates: (dates.astype("M8[M]") - dates.astype("M8[Y]").astype("M8[M]")).astype(float) + 1),
+    "year": _date(lambda dates: dates.astype("M8[Y]").astype(np.int64) + 1970.0),
+}
+
+
+def mapped(frame: Frame, values: Floats) -> Frame:
+    """New values under the same labels, less the name."""
+    return merge(Frame([without_name(labels) for labels in frame.labels], values, frame.present))
+
+
+def clamp(frame: Frame, low: Scalars, high: Scalars) -> Frame:
+    """Values held between two bounds; nothing where these are the wrong way round."""
+    values = np.minimum(np.maximum(frame.values, low), high)
+    present = frame.present & ~(low > high)
+    return mapped(Frame(frame.labels, frame.values, present), values).compact()
+
+
+def nearest(frame: Frame, to: Scalars) -> Frame:
+    """Rounded to multiples of ``to``, halves upwards."""
+    inverse = 1.0 / to
+    return mapped(frame, np.floor(frame.values * inverse + 0.5) / inverse)
+
+
+def scalar(frame: Frame) -> Scalars:
+    """The value of a vector of one element; NaN for any other."""
+    single = frame.present.sum(axis=0) == 1
+    total = np.where(frame.present, frame.values, 0).sum(axis=0)
+    return np.where(single, total, np.nan)
+
+
+def absent(there: Frame, labels: Labels) -> Frame:
+    """1 with these labels at every step at which the vector is empty."""
+    nothing = ~there.present.any(axis=0)
+    return Frame([labels], np.ones((1, there.steps)), nothing[None, :]).compact()
+
+
+def ordered(frame: Frame, *, descending: bool) -> Frame:
+    """An instant vector by value, NaN last."""
+    values = frame.values[:, 0]
+    return frame.rows(np.lexsort((-values if descending else values, np.isnan(values))))
+
+
+_GROUP = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})", re.ASCII)
+
+
+def label_replace(frame: Frame, target: str, replacement: str, source: str, pattern: str) -> Frame:
+    """Sets the label ``target`` where ``source`` matches the whole pattern. Raises QueryError."""
+    try:
+        match = compile_pattern(pattern).fullmatch
+    except PatternError:
+        raise QueryError("execution", f"invalid regular expression in label_replace(): {pattern}") from None
+    _check_name("label_replace", target)
+
+    def changed(labels: Labels) -> Labels:
+        found = match(dict(labels).get(source, ""))
+        if found is None:
+            return labels
+        names = found.groupdict()
+
+        def group(reference: re.Match[str]) -> str:
+            if reference[1]:
+                return "$"
+            name = reference[2] or reference[3]
+            if not name.isdigit():
+                return names.get(name) or ""
+            return (found.group(int(name)) or "") if int(name) <= len(found.groups()) else ""
+
+        return with_labels(labels, [(target, _GROUP.sub(group, replacement))])
+
+    return merge(Frame([changed(labels) for labels in frame.labels], frame.values, frame.present).compact())
+
+
+def label_join(frame: Frame, target: str, separator: str, sources: tuple[str, ...]) -> Frame:
+    """Sets the label ``target`` to the values of others, joined. Raises QueryError."""
+    for name in sources:
+        _check_name("label_join", name)
+    _check_name("label_join", target)
+
+    def changed(labels: Labels) -> Labels:
+        pairs = dict(labels)
+        return with_labels(labels, [(target, separator.join(pairs.get(name, "") for name in sources))])
+
+    return merge(Frame([changed(labels) for labels in frame.labels], frame.values, frame.present).compact())
+
+
+def _check_name(function: str, name: str) -> None:
+    if not name or any(0xD800 <= ord(character) <= 0xDFFF for character in name):
+        raise QueryError("execution", f"invalid label name in {function}(): {name!r}")

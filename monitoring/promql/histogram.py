@@ -1,0 +1,159 @@
+"""Quantiles of classic histograms: rows that differ only in ``le`` are the cumulative buckets of one histogram.
+
+Formulas: Prometheus 3, promql/quantile.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..samples import Booleans, Floats, Integers, Labels
+from .frame import Frame, Scalars, drop, merge, without_name
+
+TOLERANCE = 1e-12
+"""Buckets that fall by less than this, relatively, do so by rounding."""
+
+SMALLEST = 2.2250738585072014e-308
+
+_NUMBER = re.compile(
+    r"[+-]?(?:inf(?:inity)?|nan|0x[0-9a-f_]*\.?[0-9a-f_]*(?:p[+-]?\d+)?|(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:e[+-]?\d+)?)",
+    re.IGNORECASE,
+)
+
+Kernel = Callable[[Floats, Floats, Integers], Floats]
+"""Bounds [bucket], cumulative counts [bucket, step] (both sorted, unique, never falling) and which steps these are."""
+
+
+def bound(text: str) -> float | None:
+    """The upper bound that a ``le`` label names, read as Go reads a float; None if it names none."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    try:
+        return float.fromhex(text) if "0x" in text.lower() else float(text)
+    except ValueError:
+        return None
+
+
+def quantile(frame: Frame, wanted: Scalars) -> Frame:
+    """``histogram_quantile``: the value under which ``wanted`` of all observations lie."""
+
+    def kernel(bounds: Floats, counts: Floats, steps: Integers) -> Floats:
+        return _quantile(bounds, counts, wanted[steps])
+
+    return _evaluate(frame, kernel)
+
+
+def fraction(frame: Frame, lower: Scalars, upper: Scalars) -> Frame:
+    """``histogram_fraction``: the part of all observations between two values."""
+
+    def kernel(bounds: Floats, counts: Floats, steps: Integers) -> Floats:
+        return _fraction(bounds, counts, lower[steps], upper[steps])
+
+    return _evaluate(frame, kernel)
+
+
+def _evaluate(frame: Frame, kernel: Kernel) -> Frame:
+    histograms: dict[Labels, list[tuple[float, int]]] = defaultdict(list)
+    le = frozenset({"le"})
+    for row, labels in enumerate(frame.labels):
+        upper = bound(dict(labels).get("le", ""))
+        if upper is not None:
+            histograms[drop(labels, le)].append((upper, row))
+    values = np.zeros((len(histograms), frame.steps))
+    present = np.zeros((len(histograms), frame.steps), dtype=bool)
+    for number, buckets in enumerate(histograms.values()):
+        buckets.sort(key=lambda one: (np.isnan(one[0]), one[0]))
+        bounds = np.array([upper for upper, _ in buckets])
+        rows = [row for _, row in buckets]
+        present[number] = frame.present[rows].any(axis=0)
+        for steps, there in _patterns(frame.present[rows]):
+            counts = frame.values[rows][:, steps][there]
+            values[number, steps] = _checked(bounds[there], counts, steps, kernel)
+    return merge(Frame([without_name(labels) for labels in histograms], values, present).compact())
+
+
+def _patterns(present: Booleans) -> Iterator[tuple[Integers, Integers]]:
+    """Steps at which the same buckets are there, and which buckets these are."""
+    if present.all():
+        yield np.arange(present.shape[1]), np.arange(present.shape[0])
+        return
+    patterns, which = np.unique(present, axis=1, return_inverse=True)
+    which = which.ravel()
+    for number in range(patterns.shape[1]):
+        there = np.flatnonzero(patterns[:, number])
+        if len(there):
+            yield np.flatnonzero(which == number), there
+
+
+def _checked(bounds: Floats, counts: Floats, steps: Integers, kernel: Kernel) -> Floats:
+    if bounds[-1] != np.inf:
+        return np.full(len(steps), np.nan)
+    unique, first = np.unique(bounds, return_index=True)
+    if len(unique) < len(bounds):
+        bounds, counts = unique, np.add.reduceat(counts, first, axis=0)
+    return kernel(bounds, _levelled(counts), steps)
+
+
+def _levelled(counts: Floats) -> Floats:
+    """Cumulative counts that never fall: what falls, or rises by rounding only, is set to the level before it."""
+    rise = np.diff(counts, axis=0)
+    # Most histograms need nothing done: every step up is zero or well above rounding.
+    if ((rise == 0) | (rise > 4 * TOLERANCE * counts[1:])).all():
+        return counts
+    level = counts.copy()
+    before = level[0].copy()
+    for row in range(1, len(level)):
+        now = level[row]
+        size = np.abs(before) + np.abs(now)
+        with np.errstate(all="ignore"):
+            same = np.abs(before - now) / np.minimum(size, np.finfo(float).max) < TOLERANCE
+        zero = (before == 0) | (now == 0) | (size < SMALLEST)
+        same = np.where(zero, np.abs(before - now) < TOLERANCE * SMALLEST, same) | (before == now)
+        level[row] = np.where(same | (now < before), before, now)
+        before = level[row]
+    return level
+
+
+def _quantile(bounds: Floats, counts: Floats, wanted: Floats) -> Floats:
+    total = counts[-1]
+    out_of_range = np.where(wanted < 0, -np.inf, np.where(wanted > 1, np.inf, np.nan))
+    if len(bounds) < 2:
+        return np.where((wanted < 0) | (wanted > 1), out_of_range, np.nan)
+    rank = wanted * total
+    reached = counts[:-1] >= rank
+    bucket = np.where(reached.any(axis=0), reached.argmax(axis=0), len(bounds) - 1)
+    column = np.arange(len(rank))
+    before = np.maximum(bucket - 1, 0)
+    inner = bucket > 0
+    start = np.where(inner, bounds[before], 0.0)
+    below = np.where(inner, counts[before, column], 0.0)
+    value = start + (bounds[bucket] - start) * ((rank - below) / (counts[bucket, column] - below))
+    value = np.where((bucket == 0) & (bounds[0] <= 0), bounds[0], value)
+    value = np.where(bucket == len(bounds) - 1, bounds[-2], value)
+    value = np.where(total == 0, np.nan, value)
+    return np.where((wanted >= 0) & (wanted <= 1), value, out_of_range)
+
+
+def _fraction(bounds: Floats, counts: Floats, lower: Floats, upper: Floats) -> Floats:
+    total = counts[-1]
+    value = (_rank(bounds, counts, upper) - _rank(bounds, counts, lower)) / total
+    value = np.where(lower >= upper, 0.0, value)
+    return np.where((total == 0) | np.isnan(lower) | np.isnan(upper), np.nan, value)
+
+
+def _rank(bounds: Floats, counts: Floats, at: Floats) -> Floats:
+    """How many observations lie below ``at``, by linear interpolation inside the bucket that holds it."""
+    column = np.arange(len(at))
+    bucket = np.minimum(np.searchsorted(bounds, at, side="left"), len(bounds) - 1)
+    before = np.maximum(bucket - 1, 0)
+    inner = bucket > 0
+    start = np.where(inner, bounds[before], 0.0 if bounds[0] > 0 else -np.inf)
+    below = np.where(inner, counts[before, column], 0.0)
+    width = bounds[bucket] - start
+    part = np.where(np.isinf(width), 0.0, (at - start) / np.where(np.isinf(width), 1.0, width))
+    inside = below + (counts[bucket, column] - below) * np.clip(part, 0.0, 1.0)
+    return np.where(at <= start, below, np.where(at >= bounds[bucket], counts[bucket, column], inside))

@@ -1,0 +1,127 @@
+"""Samples, label sets and matchers: the words that the store, the scraper and the PromQL engine share.
+
+Times are integer milliseconds since 1970 (as in Prometheus); values are IEEE 754 doubles. A series that has ended is
+closed by a *stale marker*: one particular NaN, told apart from every other NaN by its bits alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+Labels = tuple[tuple[str, str], ...]
+"""A label set: (name, value) pairs sorted by name, ``__name__`` among them, no empty values."""
+
+NAME = "__name__"
+
+STALE_BITS = 0x7FF0000000000002  # from Prometheus, model/value/value.go
+STALE_NAN: float = struct.unpack("<d", struct.pack("<Q", STALE_BITS))[0]
+"""The value that ends a series. Compare with ``is_stale``, never with ``==`` or ``isnan``."""
+
+
+def is_stale(values: Floats) -> Booleans:
+    """Which of the values are stale markers. Looks at the bits, so ordinary NaNs are not taken for one."""
+    stale: Booleans = np.ascontiguousarray(values, dtype=np.float64).view(np.uint64) == np.uint64(STALE_BITS)
+    return stale
+
+
+def labels_of(**pairs: str) -> Labels:
+    """A label set from keywords; ``labels_of(__name__="up", job="server")``."""
+    return tuple(sorted((name, value) for name, value in pairs.items() if value))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """One label set with its samples: ``timestamps`` in ms, rising, and as many ``values``."""
+
+    labels: Labels
+    timestamps: Integers
+    values: Floats
+
+
+def _regex_engine() -> ModuleType:
+    """RE2 where its package exists (linear time, the dialect of Prometheus), else the standard library's."""
+    try:
+        return importlib.import_module("re2")
+    except ImportError:
+        return re
+
+
+REGEX = _regex_engine()
+
+
+class PatternError(ValueError):
+    """A regular expression that cannot be compiled; the text names it."""
+
+
+@lru_cache(maxsize=1024)
+def compile_pattern(pattern: str) -> Any:
+    """The compiled pattern. Matches with ``fullmatch``; ``.`` takes a newline too, as in Prometheus 3.
+
+    Raises PatternError.
+    """
+    try:
+        if REGEX is re:
+            return re.compile(f"(?s:{pattern})")
+        options = REGEX.Options()
+        options.log_errors = False
+        return REGEX.compile(f"(?s:{pattern})", options)
+    except Exception as error:  # noqa: BLE001  (re2.error and re.error share no base class)
+        raise PatternError(f"invalid regular expression {pattern!r}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """``name op value`` with op one of ``=``, ``!=``, ``=~``, ``!~``. A missing label counts as the empty text.
+
+    Raises PatternError for a regular expression that does not compile and ValueError for another operator.
+    """
+
+    name: str
+    op: str
+    value: str
+    test: Callable[[str], bool] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "test", _test(self.op, self.value))
+
+    @property
+    def matches_empty(self) -> bool:
+        """Whether a series without this label is taken."""
+        return self.test("")
+
+    def __str__(self) -> str:
+        escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'{self.name}{self.op}"{escaped}"'
+
+
+def _test(op: str, value: str) -> Callable[[str], bool]:
+    if op == "=":
+        return lambda text: text == value
+    if op == "!=":
+        return lambda text: text != value
+    if op not in ("=~", "!~"):
+        raise ValueError(f"{op!r} is not a matcher; allowed: =, !=, =~, !~")
+    match = compile_pattern(value).fullmatch
+    if op == "=~":
+        return lambda text: match(text) is not None
+    return lambda text: match(text) is None
+
+
+def matches(labels: Labels, matchers: Sequence[Matcher]) -> bool:
+    """Whether the label set satisfies every matcher."""
+    pairs = dict(labels)
+    return all(matcher.test(pairs.get(matcher.name, "")) for matcher in matchers)
