@@ -89,3 +89,12 @@ PROCESS_UPTIME: Final = Metric(
 PROCESS_COUNT: Final = Metric("process_count", "gauge", "Processes of the server; 0: none found.", ("service",))
 
 EVENT_LOOP_LAG: Final = Metric("python_event_loop_lag_seconds", "histogram", "How late the event loop wakes up.")
+
+# The monitor about itself.
+NOTIFICATIONS: Final = Metric(
+    "anvil_monitor_notifications", "gauge", "Notifications in the outbox, by what became of them.", ("channel", "state")
+)
+SENDS: Final = Metric(
+    "anvil_monitor_sends_total", "counter", "Attempts to send a notification.", ("channel", "outcome")
+)
+QUEUE_AGE: Final = Metric("anvil_monitor_queue_age_seconds", "gauge", "Age of the notification that has waited longest.")

@@ -1,0 +1,147 @@
+"""An alert, what one channel is told about a group of them, and the message that the outbox keeps of it.
+
+An :class:`Alert` is the same thing whether our own rule manager raised it or Alertmanager posted it. Times are seconds
+since the epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert. ``starts_at`` is when its condition began; ``ends_at`` when it ended, ``None`` while it fires."""
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    starts_at: float
+    ends_at: float | None = None
+    generator_url: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of the labels: the same alert keeps it for ever, over restarts too."""
+        text = json.dumps(sorted(self.labels.items()), ensure_ascii=False, separators=(",", ":"))
+        return hashlib.blake2s(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+    @property
+    def firing(self) -> bool:
+        return self.ends_at is None
+
+    @property
+    def name(self) -> str:
+        return self.labels.get("alertname", "")
+
+    @property
+    def service(self) -> str:
+        """What alerts are grouped by; empty for a foreign alert that names no service."""
+        return self.labels.get("service", "")
+
+    @property
+    def severity(self) -> str:
+        """A foreign alert that states none counts as a warning: it is better told than lost."""
+        return self.labels.get("severity") or "warning"
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "labels": dict(self.labels),
+                "annotations": dict(self.annotations),
+                "starts_at": self.starts_at,
+                "ends_at": self.ends_at,
+                "generator_url": self.generator_url,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Alert:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What one channel is told at once about one service.
+
+    ``firing`` is news to the channel, ``still`` it has heard of and goes on, ``resolved`` it has heard of and is over.
+    ``reason`` says why it is told now ("new alerts", "repeat interval elapsed", …). ``current`` holds, by fingerprint,
+    what a recovered target measures now, where that is known.
+    """
+
+    service: str
+    at: float
+    reason: str
+    firing: tuple[Alert, ...] = ()
+    still: tuple[Alert, ...] = ()
+    resolved: tuple[Alert, ...] = ()
+    current: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """Apprise's word for it: ``failure``, ``warning`` or, once nothing fires, ``success``."""
+        open_alerts = self.firing + self.still
+        if not open_alerts:
+            return "success"
+        return "failure" if any(alert.severity == "critical" for alert in open_alerts) else "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message to be written. ``topic`` is the service: messages of one topic reach a channel in order."""
+
+    channel: str
+    topic: str
+    kind: str
+    title: str
+    body: str
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in the outbox. ``state``: queued, sent or dead. ``reason``: why the last attempt failed."""
+
+    id: int
+    channel: str
+    topic: str
+    kind: str
+    title: str
+    body: str
+    cause: str
+    created: float
+    due: float
+    attempts: int
+    state: str
+    reason: str
+    finished: float | None
+
+    def ledger_entry(self) -> dict[str, Any]:
+        """The message as the HTTP APIs show it: what was sent, to whom, when, and did it arrive."""
+        return {
+            "id": self.id,
+            "channel": self.channel,
+            "service": self.topic,
+            "kind": self.kind,
+            "title": self.title,
+            "body": self.body,
+            "cause": self.cause,
+            "created": self.created,
+            "finished": self.finished,
+            "state": self.state,
+            "attempts": self.attempts,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What changes in the memory of what ``channel`` was told of ``topic``: with one message, or by silence."""
+
+    topic: str
+    channel: str
+    firing: tuple[Alert, ...]
+    resolved: tuple[str, ...]  # fingerprints

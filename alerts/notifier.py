@@ -1,0 +1,180 @@
+"""The notifier of the bundle: Alertmanager posts its webhook here, and the same outbox and delivery tell people.
+
+``POST /api/v1/alerts`` answers 200 only after the messages are on disk; anything else makes Alertmanager try again
+(5xx) or says what is wrong with the post (4xx).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from anvil_monitor.exporter.exposition import CONTENT_TYPE, Family, Sample, render
+from anvil_monitor.exporter.names import NOTIFICATIONS, QUEUE_AGE, SENDS
+from anvil_monitor.targets import Configuration, ConfigurationError, Problem
+
+from .delivery import Delivery
+from .outbox import Outbox, OutboxError
+from .pipeline import Pipeline
+from .sender import Sender
+from .webhook import WebhookError, alerts_from_webhook
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY: Final = 1 << 20
+BODY_SECONDS: Final = 10.0
+MAX_LEDGER: Final = 1000
+OUTBOX_FILE: Final = "outbox.sqlite3"
+
+
+class RefusedError(Exception):
+    """A post that is answered with ``status`` and a reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def create_app(
+    configuration: Configuration,
+    environ: Mapping[str, str],
+    *,
+    sender: Sender | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """The application. Raises :class:`ConfigurationError` where its token or its outbox is not to be had."""
+    token = _token(configuration, environ)
+    try:
+        outbox = Outbox(configuration.monitor.data / OUTBOX_FILE)
+        try:
+            delivery = Delivery(configuration, outbox, environ, sender, clock)
+            pipeline = Pipeline(configuration, outbox, clock)
+        except BaseException:
+            outbox.close()
+            raise
+    except OutboxError as error:
+        raise ConfigurationError([Problem(str(error))]) from None
+    if not configuration.channels:
+        logger.warning("no channel is configured: alerts are accepted and nobody is told")
+
+    async def alerts(request: Request) -> Response:
+        try:
+            _authorise(request, token)
+            body = await _body(request)
+            found, key = alerts_from_webhook(body, clock())
+            # In a thread: the write waits for the disk.
+            fresh = await asyncio.to_thread(pipeline.accept, found, key)
+        except WebhookError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        except RefusedError as error:
+            headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+            return JSONResponse({"error": str(error)}, error.status, headers)
+        except OutboxError as error:
+            logger.error("an alert was not taken in: %s", error)
+            return JSONResponse({"error": "the outbox cannot be written; the log says why"}, 503)
+        return JSONResponse({"status": "accepted" if fresh else "known already", "alerts": len(found)})
+
+    async def notifications(request: Request) -> Response:
+        try:
+            _authorise(request, token)
+            limit = int(request.query_params.get("limit", "100"))
+        except RefusedError as error:
+            return JSONResponse({"error": str(error)}, error.status, {"WWW-Authenticate": "Bearer"})
+        except ValueError:
+            return JSONResponse({"error": "limit is no whole number"}, 400)
+        try:
+            entries = [message.ledger_entry() for message in outbox.ledger(max(1, min(limit, MAX_LEDGER)))]
+        except OutboxError as error:
+            logger.error("the ledger cannot be read: %s", error)
+            return JSONResponse({"error": "the outbox cannot be read; the log says why"}, 503)
+        return JSONResponse({"status": "success", "data": {"notifications": entries}})
+
+    async def metrics(_: Request) -> Response:
+        try:
+            return Response(render(families(outbox, delivery, clock())), media_type=CONTENT_TYPE)
+        except OutboxError as error:
+            logger.error("the outbox cannot be read: %s", error)
+            return PlainTextResponse("the outbox cannot be read; the log says why\n", 503)
+
+    async def healthy(_: Request) -> Response:
+        return PlainTextResponse("anvil-monitor notifier is healthy\n")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        running = asyncio.create_task(delivery.run())
+        try:
+            yield
+        finally:
+            await delivery.close(grace=2.0)
+            await asyncio.gather(running, return_exceptions=True)
+            outbox.close()
+
+    return Starlette(
+        routes=[
+            Route("/api/v1/alerts", alerts, methods=["POST"]),
+            Route("/api/v1/notifications", notifications),
+            Route("/metrics", metrics),
+            Route("/-/healthy", healthy),
+        ],
+        lifespan=lifespan,
+    )
+
+
+def families(outbox: Outbox, delivery: Delivery, now: float) -> list[Family]:
+    """What delivery tells about itself on ``/metrics``."""
+    oldest = outbox.oldest_queued()
+    sends = [
+        Sample("", (("channel", name), ("outcome", outcome)), count)
+        for name, tally in sorted(delivery.tallies.items())
+        for outcome, count in (("delivered", tally.delivered), ("failed", tally.failed))
+    ]
+    kept = [
+        Sample("", (("channel", channel), ("state", state)), count)
+        for (channel, state), count in sorted(outbox.counts().items())
+    ]
+    age = max(0.0, now - oldest) if oldest is not None else 0.0
+    return [Family(NOTIFICATIONS, kept), Family(SENDS, sends), Family(QUEUE_AGE, [Sample("", (), age)])]
+
+
+def _token(configuration: Configuration, environ: Mapping[str, str]) -> str | None:
+    secret = configuration.monitor.token
+    if secret is None:
+        return None
+    try:
+        return secret.reveal(dict(environ))
+    except LookupError as error:
+        raise ConfigurationError([Problem(f"the token is not to be had: {error}")]) from None
+
+
+def _authorise(request: Request, token: str | None) -> None:
+    given = request.headers.get("authorization", "").encode("utf-8", "replace")
+    if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
+        raise RefusedError(401, "the token is missing or wrong: send Authorization: Bearer …")
+
+
+async def _body(request: Request) -> bytes:
+    """The body, within its limits. JSON must be declared: a web page elsewhere cannot do that unasked."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedError(415, "Content-Type is not application/json")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise RefusedError(413, f"the body is larger than {MAX_BODY} bytes")
+    except TimeoutError:
+        raise RefusedError(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+    except ClientDisconnect:
+        raise RefusedError(400, "the body ended early") from None
+    return bytes(body)

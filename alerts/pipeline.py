@@ -1,0 +1,169 @@
+"""What happens between an alert and a person: the stages below, in this order.
+
+Each stage takes the batches of one round and hands on what is still to be told; the last one writes it into the outbox.
+Nothing is remembered by having been dropped: what is held back now is looked at again in the next round, so a full disk
+or a restart costs time, never a notification.
+
+Two settings run the same stages. Embedded, :meth:`Pipeline.update` gets every alert after every rule evaluation and all
+stages decide. Behind Alertmanager, which silences, inhibits, groups and deduplicates itself, :meth:`Pipeline.accept`
+runs only the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from anvil_monitor.targets import Configuration
+
+from .model import Alert, Told
+from .outbox import Outbox, OutboxError
+from .stages import (
+    INHIBITS,
+    Batch,
+    Decision,
+    Measure,
+    Round,
+    Stage,
+    deduplicate,
+    enqueue,
+    group,
+    inhibit,
+    route,
+    silence,
+    trust,
+)
+
+logger = logging.getLogger(__name__)
+
+# Routing stands before deduplication because what is news differs from channel to channel.
+STAGES: Final[tuple[Stage, ...]] = (silence, inhibit, group, route, deduplicate, enqueue)
+BEHIND_ALERTMANAGER: Final[tuple[Stage, ...]] = (route, trust, enqueue)
+
+
+class Pipeline:
+    """The alerts of the moment, and the stages run over them.
+
+    ``measure`` gives what a target measures now, for "recovered: 142 ms"; ``None`` where that is not known.
+    :attr:`problem` is what kept the last round from being written, or ``None``.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        outbox: Outbox,
+        clock: Callable[[], float] = time.time,
+        measure: Measure | None = None,
+    ) -> None:
+        self._configuration = configuration
+        self._outbox = outbox
+        self._clock = clock
+        self._measure = measure
+        self._lock = threading.Lock()
+        self._alerts: dict[str, Alert] = {}
+        self._expires: dict[str, float] = {}
+        self._lingering: dict[str, tuple[Alert, float]] = {}
+        self.problem: str | None = None
+        self.decisions: tuple[Decision, ...] = ()
+        monitor = configuration.monitor
+        self._beat = monitor.scrape_interval + monitor.evaluation_interval
+        now = clock()
+        self._channels = {channel.name for channel in configuration.channels}
+        for (topic, channel), known in outbox.told().items():
+            if channel not in self._channels:
+                outbox.record([], [Told(topic, channel, (), tuple(known))], now)
+                continue
+            for fingerprint, alert in known.items():
+                # Told before a restart: it goes on until it had the time to fire again and did not.
+                self._alerts[fingerprint] = dataclasses.replace(alert, ends_at=None)
+                self._expires[fingerprint] = now + self._patience(alert)
+
+    def update(self, alerts: Sequence[Alert]) -> float | None:
+        """Take every alert that fires, and those that have just ended; then :meth:`tick`."""
+        now = self._clock()
+        for alert in alerts:
+            before = self._alerts.get(alert.fingerprint)
+            if not alert.firing and before is None:
+                continue
+            self._alerts[alert.fingerprint] = alert
+            # One that is no longer mentioned ends too, after a few evaluations that may have failed.
+            self._expires[alert.fingerprint] = now + 4 * self._beat
+        return self.tick(now)
+
+    def tick(self, now: float | None = None) -> float | None:
+        """Run the stages. Returns when there is something to look at again (seconds since the epoch), if known."""
+        now = self._clock() if now is None else now
+        self._age(now)
+        if not self._alerts:
+            return None
+        round_ = self._round(now)
+        round_.inhibitors = self._inhibitors()
+        try:
+            self._run(STAGES, round_, [Batch("", tuple(self._alerts.values()))])
+            open_alerts = {fingerprint for known in self._outbox.told().values() for fingerprint in known}
+        except OutboxError as error:
+            self._failed(str(error))
+            return now + 1.0
+        self.problem = None
+        for fingerprint, alert in list(self._alerts.items()):
+            if not alert.firing and fingerprint not in open_alerts:
+                del self._alerts[fingerprint], self._expires[fingerprint]
+        return min(round_.next_look, default=None)
+
+    def accept(self, alerts: Sequence[Alert], key: str = "") -> bool:
+        """Write what Alertmanager posted. False if the same was written moments ago. Raises :class:`OutboxError`.
+
+        ``key`` names the contents of the post: Alertmanager sends it again when our answer did not reach it.
+        """
+        with self._lock:
+            now = self._clock()
+            if key and self._outbox.accepted(key, now - 0.9 * self._configuration.monitor.group_interval):
+                return False
+            services = dict.fromkeys(alert.service for alert in alerts)
+            batches = [Batch(name, tuple(a for a in alerts if a.service == name)) for name in services]
+            round_ = self._round(now)
+            round_.key = key
+            self._run(BEHIND_ALERTMANAGER, round_, batches)
+            return True
+
+    def _round(self, now: float) -> Round:
+        return Round(now, self._configuration, self._outbox, measure=self._measure)
+
+    def _run(self, stages: Sequence[Stage], round_: Round, batches: list[Batch]) -> None:
+        round_.told, round_.told_at = self._outbox.told(), self._outbox.told_at()
+        for stage in stages:
+            batches = stage(round_, batches)
+        self.decisions = tuple(round_.decisions)
+
+    def _age(self, now: float) -> None:
+        for fingerprint, alert in list(self._alerts.items()):
+            if alert.firing and self._expires[fingerprint] <= now:
+                alert = self._alerts[fingerprint] = dataclasses.replace(alert, ends_at=now)
+            if alert.name in INHIBITS and not alert.firing:
+                # Back up, its instruments still have to be scraped twice before they say anything.
+                self._lingering[fingerprint] = (alert, (alert.ends_at or now) + 2 * self._beat)
+            elif fingerprint in self._lingering:
+                del self._lingering[fingerprint]
+        self._lingering = {key: held for key, held in self._lingering.items() if held[1] > now}
+
+    def _inhibitors(self) -> list[Alert]:
+        firing = [alert for alert in self._alerts.values() if alert.firing and alert.name in INHIBITS]
+        return firing + [alert for alert, _ in self._lingering.values()]
+
+    def _patience(self, alert: Alert) -> float:
+        """Seconds that an alert told before a restart may need to fire again."""
+        for target in self._configuration.targets:
+            if (target.service, target.name) == (alert.service, alert.labels.get("target")):
+                return max(target.hold, target.silence if alert.name == "TargetNoData" else 0.0) + target.window + (
+                    4 * self._beat
+                )  # fmt: skip
+        return 60.0 + 4 * self._beat
+
+    def _failed(self, problem: str) -> None:
+        if problem != self.problem:
+            logger.error("notifications wait: %s", problem)
+        self.problem = problem

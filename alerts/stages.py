@@ -1,0 +1,236 @@
+"""The stages between an alert and a person; ``pipeline.py`` has their order.
+
+A stage is a function of the round (the time, the settings, what the outbox remembers) and the batches so far. It
+returns the batches that go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+from anvil_monitor.targets import Channel, Configuration
+
+from . import silences
+from .messages import message
+from .model import Alert, Draft, Notification, Told
+from .outbox import Outbox
+
+logger = logging.getLogger(__name__)
+
+Measure: TypeAlias = Callable[[Alert], float | None]
+# By (service, channel) and fingerprint: the alerts whose firing was told and whose end was not yet.
+Known: TypeAlias = Mapping[tuple[str, str], Mapping[str, Alert]]
+
+# While the first fires, nothing else is told about what it shares these labels with.
+INHIBITS: Final = {"ServiceDown": ("service",)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """Alerts of one service on their way to one channel (``None`` before routing)."""
+
+    service: str
+    alerts: tuple[Alert, ...]
+    channel: Channel | None = None
+    notification: Notification | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a channel is told about a service in this round, or why not."""
+
+    service: str
+    channel: str
+    tell: bool
+    reason: str
+
+
+@dataclasses.dataclass(slots=True)
+class Round:
+    """What the stages of one round may look at. ``told`` and ``told_at`` are as of the outbox, before this round."""
+
+    now: float
+    configuration: Configuration
+    outbox: Outbox
+    inhibitors: Sequence[Alert] = ()
+    measure: Measure | None = None
+    key: str = ""
+    told: Known = dataclasses.field(default_factory=dict)
+    told_at: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
+    decisions: list[Decision] = dataclasses.field(default_factory=list)
+    next_look: list[float] = dataclasses.field(default_factory=list)
+
+    def told_of(self, service: str) -> dict[str, Alert]:
+        """The open alerts of ``service`` that any channel was told of."""
+        known: dict[str, Alert] = {}
+        for (topic, _), alerts in self.told.items():
+            if topic == service:
+                known.update(alerts)
+        return known
+
+
+Stage: TypeAlias = Callable[[Round, list[Batch]], list[Batch]]
+
+
+def silence(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """Hold back firing alerts that a person has silenced. Who was told of a firing still hears of its end."""
+    active = silences.active(round_.outbox, round_.now)
+
+    def heard(alert: Alert) -> bool:
+        return not (alert.firing and any(one.covers(alert, round_.now) for one in active))
+
+    return _filter(batches, heard)
+
+
+def inhibit(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """Hold back what a greater alert explains, its end too: a server that is down has not "recovered"."""
+
+    def explained(alert: Alert) -> bool:
+        return any(
+            greater.name != alert.name
+            and all(greater.labels.get(label, "") == alert.labels.get(label, "") for label in INHIBITS[greater.name])
+            for greater in round_.inhibitors
+        )
+
+    return _filter(batches, lambda alert: not explained(alert))
+
+
+def group(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """One batch a service, once it is its time: group_wait after the first news, group_interval between messages."""
+    monitor = round_.configuration.monitor
+    due: list[Batch] = []
+    services = dict.fromkeys(alert.service for batch in batches for alert in batch.alerts)
+    for service in services:
+        alerts = tuple(alert for batch in batches for alert in batch.alerts if alert.service == service)
+        known = round_.told_of(service)
+        news = [alert for alert in alerts if alert.firing and alert.fingerprint not in known]
+        # As in Alertmanager, an alert that was pending for long enough has waited already.
+        ready = min((alert.starts_at for alert in news), default=round_.now) + (monitor.group_wait if news else 0)
+        if known:
+            last = max((at for (topic, _), at in round_.told_at.items() if topic == service), default=0.0)
+            ready = max(ready, last + monitor.group_interval)
+        if ready <= round_.now:
+            due.append(Batch(service, alerts))
+        elif news or any(not alert.firing for alert in alerts):
+            round_.next_look.append(ready)
+            reason = f"waits {ready - round_.now:.1f} s for its group"
+            round_.decisions.append(Decision(service, "", False, reason))
+    return due
+
+
+def route(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """Give each channel the alerts of its severities and services, and the end of whatever it was told of."""
+    routed: list[Batch] = []
+    for batch in batches:
+        for channel in round_.configuration.channels:
+            known = round_.told.get((batch.service, channel.name), {})
+            alerts = tuple(a for a in batch.alerts if _wants(channel, a) or a.fingerprint in known)
+            if alerts:
+                routed.append(dataclasses.replace(batch, channel=channel, alerts=alerts))
+    return routed
+
+
+def deduplicate(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """Tell a channel only what it has not heard: new alerts, ends (once), and after repeat_interval that it goes on."""
+    telling: list[Batch] = []
+    for batch in batches:
+        place = (batch.service, _channel(batch).name)
+        known = round_.told.get(place, {})
+        firing, still, resolved = _sort(batch.alerts, known)
+        repeat = round_.told_at.get(place, round_.now) + round_.configuration.monitor.repeat_interval
+        if firing:
+            reason = "new alerts"
+        elif resolved:
+            reason = "alerts resolved"
+        elif still and repeat <= round_.now:
+            reason = "repeat interval elapsed"
+        else:
+            round_.decisions.append(Decision(*place, False, "nothing new" if still else "nothing it was told of"))
+            continue
+        telling.append(_told(round_, batch, reason, firing, still, resolved))
+    return telling
+
+
+def trust(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """Behind Alertmanager, in place of deduplicate: it has decided that this is to be told."""
+    telling: list[Batch] = []
+    for batch in batches:
+        place = (batch.service, _channel(batch).name)
+        known = round_.told.get(place, {})
+        same = {alert.fingerprint for alert in batch.alerts if alert.fingerprint in known
+                and (not alert.firing or known[alert.fingerprint].starts_at == alert.starts_at)}  # fmt: skip
+        firing, still, resolved = _sort(batch.alerts, {key: known[key] for key in same})
+        if not (firing or still or resolved):
+            round_.decisions.append(Decision(*place, False, "nothing it was told of"))
+            continue
+        reason = "new alerts" if firing else "alerts resolved" if resolved else "repeat interval elapsed"
+        telling.append(_told(round_, batch, reason, firing, still, resolved))
+    return telling
+
+
+def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """Write the messages, and what their channels now know, into the outbox: all of the round or nothing."""
+    drafts: list[Draft] = []
+    told: list[Told] = []
+    for batch in batches:
+        note = batch.notification
+        assert note is not None
+        title, body = message(note)
+        drafts.append(Draft(_channel(batch).name, batch.service, note.kind, title, body, note.reason))
+        resolved = tuple(alert.fingerprint for alert in note.resolved)
+        told.append(Told(batch.service, _channel(batch).name, note.firing + note.still, resolved))
+    round_.outbox.record(drafts, told, round_.now, round_.key)
+    for batch, draft in zip(batches, drafts, strict=True):
+        round_.decisions.append(Decision(batch.service, draft.channel, True, draft.cause))
+        logger.info("channel %s is told about %s: %s", draft.channel, batch.service or "alerts", draft.cause)
+    return batches
+
+
+def _filter(batches: list[Batch], keep: Callable[[Alert], bool]) -> list[Batch]:
+    return [dataclasses.replace(batch, alerts=tuple(a for a in batch.alerts if keep(a))) for batch in batches]
+
+
+def _wants(channel: Channel, alert: Alert) -> bool:
+    in_services = not channel.services or alert.service in channel.services
+    return in_services and (not channel.severities or alert.severity in channel.severities)
+
+
+def _channel(batch: Batch) -> Channel:
+    assert batch.channel is not None
+    return batch.channel
+
+
+def _sort(
+    alerts: tuple[Alert, ...], known: Mapping[str, Alert]
+) -> tuple[tuple[Alert, ...], tuple[Alert, ...], tuple[Alert, ...]]:
+    """News, what goes on, and what is over, as a channel sees it that has heard of ``known``."""
+    ordered = sorted(alerts, key=lambda a: (a.severity != "critical", a.starts_at, a.labels.get("target", ""), a.name))
+    heard = [alert for alert in ordered if alert.fingerprint in known]
+    return (
+        tuple(alert for alert in ordered if alert.firing and alert.fingerprint not in known),
+        tuple(alert for alert in heard if alert.firing),
+        tuple(alert for alert in heard if not alert.firing),
+    )
+
+
+def _told(
+    round_: Round,
+    batch: Batch,
+    reason: str,
+    firing: tuple[Alert, ...],
+    still: tuple[Alert, ...],
+    resolved: tuple[Alert, ...],
+) -> Batch:
+    current: dict[str, float] = {}
+    for alert in resolved if round_.measure else ():
+        assert round_.measure is not None
+        with contextlib.suppress(Exception):  # a value for the wording must not cost the message
+            value = round_.measure(alert)
+            if value is not None:
+                current[alert.fingerprint] = value
+    note = Notification(batch.service, round_.now, reason, firing, still, resolved, current)
+    return dataclasses.replace(batch, notification=note)
