@@ -110,8 +110,10 @@ def _average(groups: Groups) -> Floats:
 
 
 def _variance(groups: Groups) -> Floats:
-    values = _absent_as(groups, 0.0)
     counts = groups.counts()
+    # Relative to the least sample, so that equal samples give exactly 0.
+    least = groups.spread(groups.reduce(np.fmin, _absent_as(groups, np.nan)))
+    values = np.where(groups.present, groups.values - least, 0.0)
     distance = values - groups.spread(groups.reduce(np.add, values) / counts)
     squares: Floats = groups.reduce(np.add, np.where(groups.present, distance * distance, 0.0)) / counts
     return squares

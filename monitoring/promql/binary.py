@@ -94,7 +94,8 @@ def vectors(op: str, left: Frame, right: Frame, matching: Matching, *, return_bo
     for row, signature in enumerate(_signatures(one, matching)):
         partners[signature].append(row)
     signatures = _signatures(many, matching)
-    _refuse_duplicates(one, partners, many.present.any(axis=0), "left" if many_side == "right" else "right")
+    needed: Booleans = np.logical_or.reduce(many.present, axis=0)
+    _refuse_duplicates(one, partners, needed, "left" if many_side == "right" else "right")
     pairs = [(row, other) for row, signature in enumerate(signatures) for other in partners.get(signature, ())]
     if not pairs:
         return Frame.empty(left.steps)

@@ -20,7 +20,9 @@ CANCELLED = 1e-3
 def doubtful(total: Floats, size: Floats) -> Booleans:
     """Where a plain sum must be formed again; ``size`` is the sum of absolute values (NaN where a term is NaN)."""
     with np.errstate(invalid="ignore"):
-        return (~np.isfinite(total) | (np.abs(total) < CANCELLED * size)) & ~np.isnan(size) & (size != 0)
+        cancelled = np.abs(total) < CANCELLED * size
+        wrong: Booleans = (~np.isfinite(total) | cancelled) & ~np.isnan(size) & (size != 0)
+    return wrong
 
 
 def increment(value: float, total: float, rest: float) -> tuple[float, float]:

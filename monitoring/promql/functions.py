@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..samples import Floats, Labels, PatternError, compile_pattern
 from .frame import Frame, Scalars, merge, with_labels, without_name
@@ -48,40 +50,45 @@ ELEMENTWISE: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def _date(part: Callable[[np.ndarray[tuple[int, ...], np.dtype[np.datetime64]]], Floats]) -> Callable[[Floats], Floats]:
+Dates = NDArray[np.datetime64]
+
+
+def _date(part: Callable[[Dates], NDArray[Any]]) -> Callable[[Floats], Floats]:
     """A function of the UTC date at so many seconds since 1970; NaN where there is no such date."""
 
     def function(values: Floats) -> Floats:
         sane = np.abs(values) < 1e14
         seconds = np.where(sane, values, 0).astype(np.int64)
-        return np.where(sane, part(seconds.astype("datetime64[s]")), np.nan)
+        found = part(seconds.astype("datetime64[s]")).astype(np.int64)
+        return np.where(sane, found.astype(np.float64), np.nan)
 
     return function
 
 
-def _since(unit: str, per: str) -> Callable[[Floats], Floats]:
-    return _date(
-        lambda dates: (dates.astype(f"M8[{unit}]") - dates.astype(f"M8[{per}]").astype(f"M8[{unit}]")).astype(float)
-    )
+def _since(unit: str, period: str, first: int) -> Callable[[Floats], Floats]:
+    """Whole ``unit`` since the ``period`` of a date began; the first one has the number ``first``."""
+
+    def part(dates: Dates) -> NDArray[Any]:
+        begin = dates.astype(f"M8[{period}]").astype(f"M8[{unit}]")
+        since: NDArray[Any] = (dates.astype(f"M8[{unit}]") - begin).astype(np.int64) + first
+        return since
+
+    return _date(part)
 
 
 DATES: dict[str, Callable[[Floats], Floats]] = {
-    "minute": _since("m", "h"),
-    "hour": _since("h", "D"),
-    "day_of_week": _date(lambda dates: (dates.astype("M8[D]").astype(np.int64) + 4) % 7 * 1.0),
-    "day_of_month": _date(
-        lambda dates: (dates.astype("M8[D]") - dates.astype("M8[M]").astype("M8[D]")).astype(float) + 1
-    ),
-    "day_of_year": _date(
-        lambda dates: (dates.astype("M8[D]") - dates.astype("M8[Y]").astype("M8[D]")).astype(float) + 1
-    ),
+    "minute": _since("m", "h", 0),
+    "hour": _since("h", "D", 0),
+    "day_of_week": _date(lambda dates: (dates.astype("M8[D]").astype(np.int64) + 4) % 7),  # 1 January 1970: Thursday
+    "day_of_month": _since("D", "M", 1),
+    "day_of_year": _since("D", "Y", 1),
     "days_in_month": _date(
-        lambda dates: ((dates.astype("M8[M]") + 1).astype("M8[D]") - dates.astype("M8[M]").astype("M8[D]")).astype(
-            float
+        lambda dates: (
+            (dates.astype("M8[M]") + np.timedelta64(1, "M")).astype("M8[D]") - dates.astype("M8[M]").astype("M8[D]")
         )
     ),
-    "month": _date(lambda dates: (dates.astype("M8[M]") - dates.astype("M8[Y]").astype("M8[M]")).astype(float) + 1),
-    "year": _date(lambda dates: dates.astype("M8[Y]").astype(np.int64) + 1970.0),
+    "month": _since("M", "Y", 1),
+    "year": _date(lambda dates: dates.astype("M8[Y]").astype(np.int64) + 1970),
 }
 
 
@@ -112,8 +119,8 @@ def scalar(frame: Frame) -> Scalars:
 
 def absent(there: Frame, labels: Labels) -> Frame:
     """1 with these labels at every step at which the vector is empty."""
-    nothing = ~there.present.any(axis=0)
-    return Frame([labels], np.ones((1, there.steps)), nothing[None, :]).compact()
+    nothing = ~there.present.any(axis=0, keepdims=True)
+    return Frame([labels], np.ones((1, there.steps)), np.asarray(nothing)).compact()
 
 
 def ordered(frame: Frame, *, descending: bool) -> Frame:

@@ -25,7 +25,7 @@ _NUMBER = re.compile(
 )
 
 Kernel = Callable[[Floats, Floats, Integers], Floats]
-"""Bounds [bucket], cumulative counts [bucket, step] (both sorted, unique, never falling) and which steps these are."""
+"""Bounds [bucket], cumulative counts [bucket, step] (sorted, unique) and which steps these are."""
 
 
 def bound(text: str) -> float | None:
@@ -95,7 +95,7 @@ def _checked(bounds: Floats, counts: Floats, steps: Integers, kernel: Kernel) ->
     unique, first = np.unique(bounds, return_index=True)
     if len(unique) < len(bounds):
         bounds, counts = unique, np.add.reduceat(counts, first, axis=0)
-    return kernel(bounds, _levelled(counts), steps)
+    return kernel(bounds, counts, steps)
 
 
 def _levelled(counts: Floats) -> Floats:
@@ -119,6 +119,7 @@ def _levelled(counts: Floats) -> Floats:
 
 
 def _quantile(bounds: Floats, counts: Floats, wanted: Floats) -> Floats:
+    counts = _levelled(counts)
     total = counts[-1]
     out_of_range = np.where(wanted < 0, -np.inf, np.where(wanted > 1, np.inf, np.nan))
     if len(bounds) < 2:
@@ -153,7 +154,7 @@ def _rank(bounds: Floats, counts: Floats, at: Floats) -> Floats:
     inner = bucket > 0
     start = np.where(inner, bounds[before], 0.0 if bounds[0] > 0 else -np.inf)
     below = np.where(inner, counts[before, column], 0.0)
-    width = bounds[bucket] - start
-    part = np.where(np.isinf(width), 0.0, (at - start) / np.where(np.isinf(width), 1.0, width))
-    inside = below + (counts[bucket, column] - below) * np.clip(part, 0.0, 1.0)
+    # No interpolation in a bucket without an end: all of the lowest one counts, nothing of the highest.
+    part = np.where(np.isinf(start), 1.0, (at - start) / (bounds[bucket] - start))
+    inside = below + (counts[bucket, column] - below) * part
     return np.where(at <= start, below, np.where(at >= bounds[bucket], counts[bucket, column], inside))

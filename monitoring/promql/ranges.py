@@ -153,8 +153,10 @@ def _variance(windows: Windows) -> Result:
     out = np.zeros(windows.counts.shape)
     for part in windows.chunks():
         values = windows.values[part.index]
-        mean = part.sum(values) / part.counts
-        out.flat[part.windows] = part.sum((values - mean[part.owner]) ** 2) / part.counts
+        # Relative to the first sample, so that equal samples give exactly 0.
+        distance = values - values[part.starts][part.owner]
+        mean = part.sum(distance) / part.counts
+        out.flat[part.windows] = part.sum((distance - mean[part.owner]) ** 2) / part.counts
     return out, windows.counts > 0
 
 
@@ -198,7 +200,8 @@ def _median_deviation(windows: Windows) -> Result:
         half = np.full(len(part.windows), 0.5)
         values = windows.values[part.index]
         median = _interpolated(part, _sorted(part, values), half)
-        out.flat[part.windows] = _interpolated(part, _sorted(part, np.abs(values - median[part.owner])), half)
+        deviation = _interpolated(part, _sorted(part, np.abs(values - median[part.owner])), half)
+        out.flat[part.windows] = np.where(np.isnan(part.sum(values)), np.nan, deviation)
     return out, windows.counts > 0
 
 

@@ -1,0 +1,369 @@
+"""Runs Prometheus' own ``.test`` files (plain float cases) against our engine.
+
+    python tests/promql/conformance.py [--verbose] [--variants] FILE…
+
+prints ``FILE passed/total`` for each, and exits 1 if a case failed. Cases that touch native histograms, or whose
+syntax promql-parser does not read (anchored, smoothed, duration expressions), are counted apart as skipped.
+``--variants`` also runs each instant case as the middle step of a range query, as Prometheus does.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import math
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from anvil_monitor.monitoring.promql import Engine, Matrix, QueryError, Scalar, Text, Vector
+from anvil_monitor.monitoring.promql.nodes import Selector
+from anvil_monitor.monitoring.promql.parse import parse
+from anvil_monitor.monitoring.samples import STALE_NAN, Labels, Matcher, is_stale, matches
+from anvil_monitor.monitoring.store import Store
+
+UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000, "y": 31_536_000_000}
+Points = list[float | None]
+Line = tuple[Labels, Points]
+
+
+@dataclass
+class Case:
+    """One ``eval``: times in ms; for an instant case ``start`` only."""
+
+    where: str
+    query: str
+    start: int
+    end: int | None = None
+    step: int = 0
+    fail: bool = False
+    ordered: bool = False
+    histograms: bool = False
+    scalar: float | None = None
+    text: str | None = None
+    matrix: tuple[int, int, int] | None = None
+    lines: list[Line] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    passed: int = 0
+    skipped: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.passed + len(self.failures)
+
+
+def milliseconds(text: str) -> int:
+    """A duration (``1m30s``), or seconds without a unit."""
+    sign = -1 if text.startswith("-") else 1
+    bare = text.lstrip("+-")
+    parts = re.findall(r"(\d+)(ms|[smhdwy])", bare)
+    if parts and "".join(a + b for a, b in parts) == bare:
+        return sign * sum(int(count) * UNITS[unit] for count, unit in parts)
+    return round(sign * float(bare) * 1000)
+
+
+def number(text: str) -> float:
+    return STALE_NAN if text == "stale" else float(text)
+
+
+def labels_in(text: str) -> Labels:
+    """``name{a="b"}``, ``{"name", a="b"}`` or ``name``."""
+    name, _, rest = text.partition("{")
+    pairs = {"__name__": name.strip()} if name.strip() else {}
+    string = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`"
+    for key, _, value in re.findall(rf"({string}|[\w.:]+)\s*(=\s*({string}))?", rest):
+        label = unquoted(key) if key[0] in "\"'`" else key
+        if value:
+            pairs[label] = unquoted(value)
+        else:
+            pairs["__name__"] = label
+    return tuple(sorted((label, value) for label, value in pairs.items() if value))
+
+
+def unquoted(text: str) -> str:
+    return text[1:-1] if text[0] == "`" else str(ast.literal_eval(text))
+
+
+def series_in(line: str) -> tuple[Labels, Points, bool]:
+    """Labels, values by step, and whether a native histogram is among them."""
+    head = re.match(
+        r"[^\s{@]*(?:\s*\{(?!\{)(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`|[^\"'`}])*\})?(@st)?", line
+    )
+    assert head is not None
+    points: Points = []
+    histogram = False
+    if head[1]:  # start timestamps of the next line's samples; an engine of the default mode ignores them
+        return labels_in(head[0].removesuffix("@st")), points, True
+    for token in re.findall(r"(?:[+-]?\{\{.*?\}\})+(?:x\d+)?|\S+", line[head.end() :]):
+        if "{{" in token:
+            histogram = True
+            points.extend([None] * (int((re.search(r"\}\}x(\d+)$", token) or [0, -1])[1]) + 1))
+        elif token.startswith("_"):
+            points.extend([None] * int(token[2:] or 1))
+        else:
+            points.extend(expanded(token))
+    return labels_in(head[0]), points, histogram
+
+
+def expanded(token: str) -> Iterator[float]:
+    body, times, count = token.partition("x")
+    steps = re.fullmatch(r"(.*[^eE+-])([+-].+)", body) if times else None
+    if not times:
+        yield number(token)
+    elif steps is None:
+        yield from [number(body)] * (int(count) + 1)
+    else:
+        value, change = number(steps[1]), float(steps[2])
+        for _ in range(int(count) + 1):
+            yield value
+            value += change
+
+
+class Script:
+    """One file: what is loaded, and the cases in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines = [line.strip() for line in path.read_text().splitlines()]
+        self.data: dict[Labels, dict[int, float]] = defaultdict(dict)
+        self.histograms: list[Labels] = []
+
+    def blocks(self) -> Iterator[tuple[int, str, list[str]]]:
+        """Line number, command, the lines under it. A comment counts as an empty line, which ends a block."""
+        position = 0
+        while position < len(self.lines):
+            head, start = self.lines[position], position + 1
+            position += 1
+            if not head or head.startswith("#"):
+                continue
+            body = []
+            while position < len(self.lines) and self.lines[position] and not self.lines[position].startswith("#"):
+                if re.match(r"(clear|load|load_with_nhcb|eval\w*)\b", self.lines[position]):
+                    break
+                body.append(self.lines[position])
+                position += 1
+            yield start, head, body
+
+    def load(self, step: int, body: list[str], convert: bool) -> None:
+        loaded: dict[Labels, dict[int, float]] = {}
+        for line in body:
+            labels, points, histogram = series_in(line)
+            if histogram:
+                self.histograms.append(labels)
+            name = dict(labels).get("__name__", "")
+            if convert and name.endswith("_bucket"):
+                rest = [(key, value) for key, value in labels if key not in ("le", "__name__")]
+                self.histograms.append(tuple(sorted([*rest, ("__name__", name.removesuffix("_bucket"))])))
+            loaded[labels] = {at * step: value for at, value in enumerate(points) if value is not None}
+        for labels, samples in loaded.items():
+            self.data[labels].update(samples)
+
+    def store(self) -> Store:
+        by_time: dict[int, list[tuple[Labels, float]]] = defaultdict(list)
+        for labels, samples in self.data.items():
+            for at, value in samples.items():
+                by_time[at].append((labels, value))
+        store = Store()
+        for at in sorted(by_time):
+            store.append(at, by_time[at])
+        return store
+
+    def run(self, variants: bool = False) -> Outcome:
+        outcome = Outcome()
+        store: Store | None = None
+        for line, head, body in self.blocks():
+            word = head.split()[0]
+            if word == "clear":
+                self.data.clear()
+                self.histograms.clear()
+                store = None
+            elif word in ("load", "load_with_nhcb"):
+                self.load(milliseconds(head.split()[1]), body, word == "load_with_nhcb")
+                store = None
+            else:
+                store = store or self.store()
+                self.try_case(case_in(f"{self.path.name}:{line}", head, body), Engine(store), outcome, variants)
+        return outcome
+
+    def try_case(self, case: Case, engine: Engine, outcome: Outcome, variants: bool) -> None:
+        try:
+            selectors = list(selectors_in(parse(case.query)))
+        except QueryError as error:
+            if case.fail:
+                outcome.passed += 1
+            elif case.histograms or re.search(r"invalid promql|not supported|brackets|duration|unexpected", str(error)):
+                outcome.skipped += 1
+            else:
+                outcome.failures.append(f"{case.where}: {error}")
+            return
+        touched = any(matches(labels, one) for labels in self.histograms for one in selectors)
+        if case.histograms or touched:
+            outcome.skipped += 1
+            return
+        try:
+            wrong = difference(case, engine)
+            if not wrong and variants and case.end is None and not case.ordered and case.matrix is None:
+                wrong = range_difference(case, engine)
+        except Exception as error:  # noqa: BLE001  (a fault of the engine is what this looks for)
+            wrong = f"{type(error).__name__}: {error}"
+        if wrong and "not supported" in wrong:
+            outcome.skipped += 1
+        elif wrong:
+            outcome.failures.append(f"{case.where}: {case.query}\n    {wrong}")
+        else:
+            outcome.passed += 1
+
+
+def selectors_in(node: object) -> Iterator[tuple[Matcher, ...]]:
+    if isinstance(node, Selector):
+        yield node.matchers
+    elif isinstance(node, tuple):
+        for part in node:
+            yield from selectors_in(part)
+    elif dataclasses.is_dataclass(node):
+        for part in dataclasses.fields(node):
+            yield from selectors_in(getattr(node, part.name))
+
+
+def case_in(where: str, head: str, body: list[str]) -> Case:
+    word, kind, rest = head.split(None, 2)
+    if kind == "instant":
+        _, at, query = rest.split(None, 2)
+        case = Case(where, query, milliseconds(at))
+    else:
+        found = re.match(r"from\s+(\S+)\s+to\s+(\S+)\s+step\s+(\S+)\s+(.*)", rest)
+        assert found is not None
+        start, end, step = map(milliseconds, found.groups()[:3])
+        case = Case(where, found[4], start, end, step)
+    case.fail = word == "eval_fail"
+    case.ordered = word == "eval_ordered"
+    for line in body:
+        expect(case, line)
+    return case
+
+
+def expect(case: Case, line: str) -> None:
+    words = line.split()
+    if words[0] == "expect":
+        if words[1] == "fail":
+            case.fail = True
+        elif words[1] == "ordered":
+            case.ordered = True
+        elif words[1] == "string":
+            case.text = unquoted(line.split("string", 1)[1].strip())
+        elif words[1:3] == ["range", "vector"]:
+            case.matrix = (milliseconds(words[4]), milliseconds(words[6]), milliseconds(words[8]))
+    elif words[0].startswith("expected_fail"):
+        case.fail = True
+    elif len(words) == 1 and re.fullmatch(r"[-+]?(?:[\d.]|inf|nan)[\w.+-]*", line, re.IGNORECASE):
+        case.scalar = float(line)
+    else:
+        labels, points, histogram = series_in(line)
+        case.histograms |= histogram
+        case.lines.append((labels, points))
+
+
+def same(a: float, b: float) -> bool:
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    if a == b:
+        return True
+    gap = abs(a - b)
+    if a == 0 or b == 0:
+        return gap < 1e-6 * sys.float_info.min
+    return gap / min(abs(a) + abs(b), sys.float_info.max) < 1e-6
+
+
+def difference(case: Case, engine: Engine) -> str:
+    """What is not as expected; empty if nothing."""
+    try:
+        if case.end is not None:
+            value = engine.range(case.query, case.start / 1000, case.end / 1000, case.step / 1000)
+        else:
+            value = engine.instant(case.query, case.start / 1000)
+    except QueryError as error:
+        return "" if case.fail else f"error: {error}"
+    if case.fail:
+        return f"should fail, gives {value}"
+    if isinstance(value, Scalar):
+        return "" if case.scalar is not None and same(value.value, case.scalar) else f"gives {value.value}"
+    if isinstance(value, Text):
+        return "" if value.value == case.text else f"gives {value.value!r}"
+    if isinstance(value, Matrix):
+        start, _, step = case.matrix or (case.start, case.end, case.step)
+        wanted = {
+            labels: {start + at * step: point for at, point in enumerate(points) if point is not None}
+            for labels, points in case.lines
+        }
+        given = {
+            one.labels: dict(zip(one.timestamps.tolist(), one.values.tolist(), strict=True)) for one in value.series
+        }
+        return compare(wanted, given)
+    instant = {labels: {0: points[0]} for labels, points in case.lines if points and points[0] is not None}
+    if isinstance(value, Vector):
+        order = [one.labels for one in value.samples]
+        if case.ordered and order != list(instant):
+            return f"order is {order}"
+        return compare(instant, {one.labels: {0: one.value} for one in value.samples})
+    return f"gives {value}"
+
+
+def range_difference(case: Case, engine: Engine) -> str:
+    """The same instant as the middle step of a range query."""
+    if case.fail or case.text is not None or re.search(r"\b(start|end|range|step)\(\)", case.query):
+        return ""
+    try:
+        value = engine.range(case.query, case.start / 1000 - 60, case.start / 1000 + 60, 60)
+    except QueryError as error:
+        return f"as a range: error: {error}"
+    given = {}
+    for one in value.series:
+        middle = one.values[one.timestamps == case.start]
+        if len(middle):
+            given[one.labels] = {0: float(middle[0])}
+    wanted = {labels: {0: points[0]} for labels, points in case.lines if points and points[0] is not None}
+    wrong = compare({(): {0: case.scalar}} if case.scalar is not None else wanted, given)
+    return f"as a range: {wrong}" if wrong else ""
+
+
+def compare(wanted: dict[Labels, dict[int, float]], given: dict[Labels, dict[int, float]]) -> str:
+    wanted = {labels: points for labels, points in wanted.items() if points}
+    if set(wanted) != set(given):
+        return f"missing {sorted(set(wanted) - set(given))}, too much {sorted(set(given) - set(wanted))}"
+    for labels, points in wanted.items():
+        if set(points) != set(given[labels]):
+            return f"{labels}: at {sorted(given[labels])} instead of {sorted(points)}"
+        for at, point in points.items():
+            got = given[labels][at]
+            if is_stale(np.array([got]))[0] or not same(point, got):
+                return f"{labels} at {at}: {got!r} instead of {point!r}"
+    return ""
+
+
+def main(arguments: list[str]) -> int:
+    flags = {one for one in arguments if one.startswith("--")}
+    paths = [Path(one) for one in arguments if not one.startswith("--")]
+    failed = passed = skipped = 0
+    for path in paths:
+        outcome = Script(path).run(variants="--variants" in flags)
+        print(f"{path.name} {outcome.passed}/{outcome.total} ({outcome.skipped} skipped)")
+        if "--verbose" in flags:
+            print("\n".join("  " + line for line in outcome.failures))
+        failed += len(outcome.failures)
+        passed += outcome.passed
+        skipped += outcome.skipped
+    print(f"all {passed}/{passed + failed} ({skipped} skipped)")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
