@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-CHUNK = 16 * 2**20
+CHUNK = 2**20
 
 
 def nap(seconds: float) -> int:
