@@ -42,6 +42,7 @@ class AppriseSender:
         self._environ = {name: value for name, value in os.environ.items() if name not in hide}
         self._idle = idle
         self._children: dict[str, Child] = {}
+        self._killed: list[Child] = []
 
     async def send(self, channel_name: str, url: str, title: str, body: str, kind: str) -> Outcome:
         """Send one message. Cancelled (a timeout), it kills the child that hangs."""
@@ -51,8 +52,9 @@ class AppriseSender:
         try:
             return await child.send({"url": url, "title": title, "body": body, "kind": kind})
         except BaseException:
-            self._children.pop(channel_name, None)
             child.kill()
+            del self._children[channel_name]
+            self._killed = [one for one in self._killed if not one.gone] + [child]
             raise
 
     def pids(self) -> dict[str, int]:
@@ -61,7 +63,8 @@ class AppriseSender:
 
     async def close(self) -> None:
         """End every child process."""
-        children, self._children = list(self._children.values()), {}
+        children = [*self._children.values(), *self._killed]
+        self._children, self._killed = {}, []
         for child in children:
             child.kill()
         for child in children:
@@ -82,6 +85,11 @@ class Child:
     def alive(self) -> bool:
         """It runs, or is not begun yet, and was not told to end."""
         return not self._killed and (self._process is None or self._process.returncode is None)
+
+    @property
+    def gone(self) -> bool:
+        """It was never begun, or has ended."""
+        return self._process is None or self._process.returncode is not None
 
     @property
     def pid(self) -> int | None:
