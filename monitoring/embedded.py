@@ -1,0 +1,231 @@
+"""The whole system in one process: ``anvil-monitor up``.
+
+:func:`run` puts the parts together and runs them until it is told to stop::
+
+    server ──scrape──> store ──rules──> alerts ──pipeline──> outbox ──delivery──> people
+                         └──────────── page, API, terminal
+
+The parts know nothing of each other; each loop is restarted if it fails, so that a defect in one is a log line and
+never the end of the measuring. The rules are the very rule file that Prometheus gets (``generate``), read back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+
+from anvil_monitor.alerts import rulefile, templates
+from anvil_monitor.alerts.delivery import Delivery
+from anvil_monitor.alerts.model import Alert
+from anvil_monitor.alerts.notifier import OUTBOX_FILE
+from anvil_monitor.alerts.outbox import Outbox, OutboxError
+from anvil_monitor.alerts.pipeline import Pipeline
+from anvil_monitor.alerts.rules import rule_groups
+from anvil_monitor.exporter.exposition import Family
+from anvil_monitor.exporter.server import Collector
+from anvil_monitor.targets import Configuration, ConfigurationError, Problem
+
+from . import api, selfmetrics, terminal, web
+from .commands import bind
+from .overview import Overview
+from .promql import Engine
+from .rulemanager import RuleManager, State
+from .scrape import Scraper, client, endpoints
+from .status import Board
+from .store import Store
+from .threads import Threads
+
+logger = logging.getLogger(__name__)
+
+RULE_FILE: Final = Path("rules.yml")
+# Seconds. A rule that takes longer would miss its slots; a page should not wait longer.
+RULE_TIMEOUT: Final = 10.0
+QUERY_TIMEOUT: Final = 30.0
+# Of the 5 s in which everything ends: delivery gets most, the rest is quick.
+DELIVERY_GRACE: Final = 3.0
+
+
+async def run(
+    configuration: Configuration,
+    *,
+    environ: dict[str, str],
+    stop: asyncio.Event,
+    ready: Callable[[str], object] | None = None,
+    view: Callable[[str], terminal.View] | None = None,
+) -> None:
+    """Watch until ``stop`` is set; everything that was started has then ended, within 5 s.
+
+    ``ready`` is called with the monitor's own URL once it answers. ``view`` makes what shows the state to a person
+    (default: the terminal). Raises :class:`ConfigurationError`, before anything is started, for an address in use, an
+    outbox that cannot be used and a token that cannot be read.
+    """
+    token = _token(configuration, environ)
+    async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(bind(configuration))
+        outbox = stack.enter_context(_outbox(configuration))
+        delivery = _delivery(configuration, outbox, environ)
+        rule_thread = stack.enter_context(Threads(1, "rules"))
+        query_threads = stack.enter_context(Threads(2, "queries"))
+        own_thread = stack.enter_context(Threads(1, "own state"))  # a long query must not delay these
+        http = await stack.enter_async_context(client())
+        url = _url(configuration, listener)
+
+        clock, started = time.time, time.time()
+        store = Store()
+        engine = Engine(store, timeout=RULE_TIMEOUT)
+        board = Board(configuration, started)
+        pipeline = Pipeline(configuration, outbox, measure=board.measure)
+        look: list[float | None] = [None]  # when the pipeline wants to look at its alerts again
+
+        def evaluated(at: float) -> None:
+            board.update(at, engine.instant, engine.range, rules.alerts())
+            look[0] = pipeline.update(_alerts(rules))
+
+        groups = rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE)
+        rules = RuleManager(groups, engine.instant, store.append, templates.expand, rule_thread, evaluated)
+        monitor = configuration.monitor
+        scrapers = [
+            Scraper(endpoint, store, http, monitor.scrape_interval, monitor.scrape_timeout, environ)
+            for endpoint in endpoints(configuration, f"{url}/metrics")
+        ]
+        overview = Overview(configuration, board, rules.groups, scrapers, pipeline, outbox, store, clock, started)
+        sources = api.Sources(
+            store, Engine(store, timeout=QUERY_TIMEOUT), rules.groups, scrapers, clock, query_threads, str(RULE_FILE)
+        )
+        collector = Collector(configuration)
+
+        def collect() -> list[Family]:
+            return [*collector.collect(), *selfmetrics.families(store, rules, scrapers, outbox)]
+
+        app = web.create_app(overview, api.routes(sources), collect, own_thread, token)
+        shown = stack.enter_context(contextlib.closing((view or _terminal)(url)))
+
+        async def keep_house() -> None:
+            while True:
+                await asyncio.sleep(60)
+                store.trim(round((clock() - monitor.retention) * 1000))
+
+        async def tick() -> None:
+            loop = asyncio.get_running_loop()
+            while True:
+                await asyncio.sleep(0.2)
+                if look[0] is not None and clock() >= look[0]:
+                    look[0] = await loop.run_in_executor(rule_thread, pipeline.tick)
+
+        async def show() -> None:
+            loop = asyncio.get_running_loop()
+            while True:
+                shown.show(await loop.run_in_executor(own_thread, overview.to_json))
+                await asyncio.sleep(1)
+
+        async with _served(app, listener):
+            shown.say(f"page and API on {url}")
+            if ready is not None:
+                ready(url)
+            loops = {f"scrape {scraper.endpoint.url}": scraper.run for scraper in scrapers}
+            loops |= {"rules": rules.run, "notifications": tick, "house": keep_house, "terminal": show}
+            tasks = [asyncio.create_task(_always(name, each), name=name) for name, each in loops.items()]
+            sending = asyncio.create_task(_always("delivery", delivery.run))
+            try:
+                await stop.wait()
+                shown.say("ending: nothing new is collected, messages under way are sent")
+            finally:
+                await _end(*tasks)
+                await delivery.close(DELIVERY_GRACE)
+                await _end(sending)
+
+
+def _alerts(rules: RuleManager) -> list[Alert]:
+    """What the pipeline is told: alerts that fire, and those that have ended."""
+    return [
+        Alert(dict(alert.labels), alert.annotations, alert.active_at, alert.resolved_at)
+        for alert in rules.alerts()
+        if alert.state is not State.PENDING
+    ]
+
+
+async def _always(name: str, run_: Callable[[], Awaitable[Any]]) -> None:
+    """Run a loop for ever: one that fails is told in the log and begins again after a second."""
+    while True:
+        try:
+            await run_()
+            return
+        except Exception:
+            logger.exception("%s failed and begins again", name)
+        await asyncio.sleep(1)
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to whoever started the monitor, not to its web server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _served(app: Any, listener: socket.socket) -> AsyncIterator[None]:
+    settings = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, server_header=False
+    )
+    server = _Server(settings)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not task.done():  # noqa: ASYNC110  uvicorn offers no event for it
+        await asyncio.sleep(0.005)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextlib.contextmanager
+def _outbox(configuration: Configuration) -> Iterator[Outbox]:
+    try:
+        outbox = Outbox(configuration.monitor.data.expanduser() / OUTBOX_FILE)
+    except OutboxError as error:
+        raise ConfigurationError([Problem(str(error))]) from None
+    with contextlib.closing(outbox):
+        yield outbox
+
+
+def _delivery(configuration: Configuration, outbox: Outbox, environ: dict[str, str]) -> Delivery:
+    try:
+        return Delivery(configuration, outbox, environ)
+    except OutboxError as error:  # another monitor sends from it
+        raise ConfigurationError([Problem(str(error))]) from None
+
+
+def _token(configuration: Configuration, environ: dict[str, str]) -> str | None:
+    if configuration.monitor.token is None:
+        return None
+    try:
+        return configuration.monitor.token.reveal(environ)
+    except LookupError as error:
+        raise ConfigurationError([Problem(f"[monitor] token: {error}", configuration.path)]) from None
+
+
+def _url(configuration: Configuration, listener: socket.socket) -> str:
+    """Where the monitor reaches itself: an address for all interfaces is reached through the loopback one."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _terminal(url: str) -> terminal.View:
+    return terminal.view(sys.stdout, url)

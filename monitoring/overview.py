@@ -1,0 +1,121 @@
+"""Everything that the page and the terminal show, as one JSON object: ``/api/v1/targets-state``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Final
+
+from anvil_monitor.alerts.outbox import Outbox, OutboxError
+from anvil_monitor.alerts.pipeline import Pipeline
+from anvil_monitor.alerts.rulefile import Alerting, Group
+from anvil_monitor.targets import Configuration
+
+from .rulemanager import ActiveAlert, GroupState, State
+from .scrape import Scraper
+from .status import Board
+from .store import Store
+
+NOTIFICATIONS_SHOWN: Final = 20
+NO_CHANNELS: Final = "no channel is configured: nobody is told. Add [channels.…] to monitor.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Reads the parts of the running system; nothing in here changes them."""
+
+    configuration: Configuration
+    board: Board
+    groups: Sequence[tuple[Group, GroupState]]
+    scrapers: Sequence[Scraper]
+    pipeline: Pipeline
+    outbox: Outbox
+    store: Store
+    clock: Callable[[], float]
+    started: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The object. Reads the ledger from disk: call it in a thread."""
+        problems = list(self.problems())
+        try:
+            notifications = self.notifications(NOTIFICATIONS_SHOWN)
+        except OutboxError as error:
+            notifications = []
+            problems.append(str(error))
+        monitor = self.configuration.monitor
+        return {
+            "now": round(self.clock(), 3),
+            "started": round(self.started, 3),
+            "version": metadata.version("anvil-monitor"),
+            "evaluated_at": round(self.board.at, 3),
+            "evaluation_interval": monitor.evaluation_interval,
+            "targets": [status.to_json() for status in self.board.targets],
+            "alerts": self.alerts(),
+            "notifications": notifications,
+            "channels": [channel.name for channel in self.configuration.channels],
+            "collectors": [_collector(scraper) for scraper in self.scrapers],
+            "problems": problems,
+            "series": self.store.series_count,
+        }
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Firing and pending alerts: firing first, then the oldest."""
+        found = [
+            alert for _, state in self.groups for alert in list(state.alerts()) if alert.state is not State.INACTIVE
+        ]
+        found.sort(key=lambda alert: (alert.state is not State.FIRING, alert.active_at, alert.labels))
+        return [_alert(alert) for alert in found]
+
+    def notifications(self, limit: int) -> list[dict[str, Any]]:
+        """The newest messages first: to whom, what, when, and did it arrive. Raises ``OutboxError``."""
+        return [message.ledger_entry() for message in self.outbox.ledger(limit)]
+
+    def problems(self) -> Sequence[str]:
+        """What the monitor itself cannot do, one sentence each."""
+        found = [] if self.configuration.channels else [NO_CHANNELS]
+        for group, state in self.groups:
+            for rule, memory in zip(group.rules, state.rules, strict=True):
+                if memory.health == "err":
+                    name = rule.alert if isinstance(rule, Alerting) else rule.record
+                    found.append(f"rule {name} of group {group.name}: {memory.error}")
+        if self.board.problem:
+            found.append(self.board.problem)
+        if self.pipeline.problem:
+            found.append(f"notifications wait: {self.pipeline.problem}")
+        if self.store.refused:
+            found.append(f"the store is full: {self.store.refused} samples of new series were not taken in")
+        return found
+
+
+def _alert(alert: ActiveAlert) -> dict[str, Any]:
+    labels = dict(alert.labels)
+    return {
+        "name": labels.get("alertname", ""),
+        "service": labels.get("service", ""),
+        "target": labels.get("target", ""),
+        "severity": labels.get("severity", ""),
+        "state": alert.state.value,
+        "since": alert.active_at,
+        "fired_at": alert.fired_at,
+        "recovering": alert.keep_since is not None,
+        "summary": alert.annotations.get("summary", ""),
+        "description": alert.annotations.get("description", ""),
+        "runbook_url": alert.annotations.get("runbook_url", ""),
+    }
+
+
+def _collector(scraper: Scraper) -> dict[str, Any]:
+    health, labels = scraper.health, scraper.endpoint.labels
+    return {
+        "job": labels["job"],
+        "service": labels.get("service", ""),
+        "instance": labels["instance"],
+        "url": scraper.endpoint.url,
+        "up": health.up,
+        "error": health.error,
+        "at": round(health.at, 3),
+        "since": round(health.since, 3),
+        "duration": round(health.duration, 6),
+        "samples": health.samples,
+    }

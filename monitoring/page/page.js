@@ -1,0 +1,314 @@
+"use strict";
+// Polls the monitor and draws what it says. Everything from the monitor goes into the page as text, never as markup.
+
+const EVERY = 2000; // ms between polls
+const PATIENCE = 4000; // ms until an answer counts as none
+const STATES = {
+  ok: ["✓", "kept"], missed: ["✕", "missed"], idle: ["–", "idle"], waiting: ["…", "waiting"], no_data: ["?", "no data"],
+  firing: ["!", "firing"], pending: ["…", "pending"], up: ["✓", "up"], down: ["✕", "down"], unknown: ["…", "not yet"],
+  sent: ["✓", "delivered"], queued: ["→", "waiting"], retrying: ["↻", "retrying"], dead: ["✕", "given up"],
+};
+const FILL_SPAN = 1.5; // the bar ends at one and a half times the limit
+const WIDTH = 300, HEIGHT = 64;
+
+const byId = (id) => document.getElementById(id);
+let last = null; // the newest state, and the moment (performance.now) it came
+let lastAt = 0;
+let asking = false;
+const drawn = new Map(); // what each section was last drawn from
+
+function make(tag, attributes = {}, ...children) {
+  const svg = ["svg", "path", "line"].includes(tag);
+  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.filter((child) => child !== null && child !== ""));
+  return element;
+}
+
+const pill = (state) => make("span", { class: "pill", "data-state": state, "data-sign": STATES[state][0] }, STATES[state][1]);
+
+const serverNow = () => last.now + (performance.now() - lastAt) / 1000;
+
+function lasting(seconds) {
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+}
+
+function clock(seconds) {
+  const at = new Date(seconds * 1000);
+  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const today = new Date().toDateString() === at.toDateString();
+  return today ? time : `${at.toLocaleDateString([], { month: "short", day: "numeric" })} ${time}`;
+}
+
+// A text that grows older by itself, between polls too.
+function age(at, before = "", after = "") {
+  return make("span", { "data-at": at, "data-before": before, "data-after": after }, before + lasting(serverNow() - at) + after);
+}
+
+function grow() {
+  if (!last) return;
+  for (const each of document.querySelectorAll("[data-at]")) {
+    const text = each.dataset.before + lasting(serverNow() - Number(each.dataset.at)) + each.dataset.after;
+    if (each.textContent !== text) each.textContent = text;
+  }
+}
+
+// Draw a section only when what it shows has changed: a text being read or selected stays in place.
+function section(id, data, build) {
+  const text = JSON.stringify(data);
+  if (drawn.get(id) === text) return;
+  drawn.set(id, text);
+  byId(id).replaceChildren(...build(data));
+}
+
+function rows(list, empty, build) {
+  return list.length ? [make("ul", { class: "rows" }, ...list.map(build))] : [make("p", { class: "none" }, empty)];
+}
+
+// ---- targets
+
+function card(target) {
+  const parts = {
+    root: make("article", { class: "card" }), pill: make("span", { class: "pill" }), value: make("p", { class: "value" }),
+    fill: make("i"), barWords: make("div", { class: "bar-words" }), spark: make("div", { class: "spark" }), note: make("p", { class: "note" }),
+  };
+  const bar = make("div", { class: "bar", "aria-hidden": "true" }, parts.fill, make("b"));
+  bar.lastChild.style.left = `${100 / FILL_SPAN}%`;
+  const mark = make("span", {}, target.limit_text);
+  mark.style.left = `${100 / FILL_SPAN}%`;
+  parts.barWords.append(make("span", {}, "0"), mark);
+  parts.root.append(
+    make("div", { class: "card-head" },
+      make("div", {}, make("h3", {}, target.title), make("p", { class: "measure" }, target.measure)), parts.pill),
+    parts.value,
+    make("p", { class: "promise" }, "target ", make("b", {}, target.promise)),
+    bar, parts.barWords, parts.spark,
+    make("div", { class: "axis" }, make("span", {}, "15 min ago"), make("span", {}, "now")), parts.note);
+  parts.spark.addEventListener("pointermove", (event) => tip(parts, event));
+  parts.spark.addEventListener("pointerleave", () => tip(parts, null));
+  return parts;
+}
+
+function fillCard(parts, target) {
+  parts.target = target;
+  parts.root.dataset.state = target.state;
+  parts.root.setAttribute("aria-label",
+    `${target.title}: ${target.text}, target ${target.promise}, ${STATES[target.state][1]}`);
+  parts.pill.dataset.state = target.state;
+  parts.pill.dataset.sign = STATES[target.state][0];
+  parts.pill.textContent = STATES[target.state][1];
+  const [, number, unit] = /^([-\d.]+) (\S+)$/.exec(target.text) || [];
+  if (number) {
+    parts.value.replaceChildren(number, make("span", { class: "unit" }, unit));
+    delete parts.value.dataset.words;
+  } else {
+    parts.value.replaceChildren(target.text);
+    parts.value.dataset.words = "";
+  }
+  parts.fill.style.width = `${Math.min(1, Math.max(0, (target.fill ?? 0) / FILL_SPAN)) * 100}%`;
+  const firing = target.alert === "firing" ? (target.state === "missed" ? "people were told. " : "the alert still holds. ") : "";
+  const note = target.note ? `${target.note[0].toUpperCase()}${target.note.slice(1)}. ` : "";
+  parts.note.replaceChildren(age(target.since, `${word(target.state)} for `, ". "), note, firing && firing[0].toUpperCase() + firing.slice(1));
+  spark(parts, target);
+}
+
+const word = (state) => STATES[state][1][0].toUpperCase() + STATES[state][1].slice(1);
+
+function spark(parts, target) {
+  const values = target.history.map(([, value]) => value);
+  const known = values.filter((value) => value !== null);
+  const top = Math.max(target.limit * 1.25, ...known.map((value) => value * 1.08));
+  const x = (i) => (i / Math.max(1, values.length - 1)) * WIDTH;
+  const y = (value) => HEIGHT - (value / top) * HEIGHT;
+  let line = "", area = "", start = -1;
+  values.forEach((value, i) => {
+    if (value === null) return;
+    const first = i === 0 || values[i - 1] === null;
+    const end = i === values.length - 1 || values[i + 1] === null;
+    const point = `${x(i).toFixed(1)},${y(value).toFixed(1)}`;
+    if (first) start = i;
+    line += (first ? "M" : "L") + point;
+    area += (first ? `M${x(i).toFixed(1)},${HEIGHT}L` : "L") + point;
+    if (end) area += `L${x(i).toFixed(1)},${HEIGHT}Z`;
+    if (first && end) line += `L${(x(i) + 0.1).toFixed(1)},${y(value).toFixed(1)}`;
+  });
+  const limit = y(target.limit).toFixed(1);
+  const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
+    "aria-label": `The last 15 minutes of ${target.title}; limit ${target.limit_text}` },
+    make("line", { class: "base", x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }));
+  if (line) svg.append(make("path", { class: "area", d: area }), make("path", { class: "line", d: line }));
+  svg.append(make("line", { class: "limit", x1: 0, x2: WIDTH, y1: limit, y2: limit }));
+  const newest = values.length - 1;
+  if (newest >= 0 && values[newest] !== null && start >= 0) {
+    const at = { x1: x(newest), x2: x(newest), y1: y(values[newest]), y2: y(values[newest]) };
+    svg.append(make("line", { class: "last", ...at }));
+  }
+  const label = make("span", { class: "spark-limit" }, target.limit_text);
+  label.style.top = `${(y(target.limit) / HEIGHT) * 100}%`;
+  parts.spark.replaceChildren(svg, label);
+  if (parts.pointer) tip(parts, parts.pointer);
+}
+
+// The value under the pointer.
+function tip(parts, event) {
+  parts.pointer = event;
+  parts.spark.querySelectorAll(".hair, .spark-tip").forEach((each) => each.remove());
+  const history = parts.target.history;
+  if (!event || !history.length) return;
+  const box = parts.spark.getBoundingClientRect();
+  const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+  const [at, value] = history[Math.round(share * (history.length - 1))];
+  const text = value === null ? "nothing measured" : inUnit(value, parts.target.unit);
+  const label = make("span", { class: "spark-tip" }, `${clock(at)}  ${text}`);
+  label.style.left = `${Math.min(0.75, Math.max(0.25, share)) * 100}%`;
+  parts.spark.querySelector("svg").append(make("line", { class: "hair", x1: share * WIDTH, x2: share * WIDTH, y1: 0, y2: HEIGHT }));
+  parts.spark.append(label);
+}
+
+function inUnit(value, unit) {
+  const short = (number) => String(Number(number.toPrecision(3)));
+  if (unit === "seconds") return value < 1 ? `${short(value * 1000)} ms` : `${short(value)} s`;
+  if (unit === "bytes") return value < 1e9 ? `${short(value / 1e6)} MB` : `${short(value / 1e9)} GB`;
+  return `${Math.round(value)} ${unit}`;
+}
+
+const cards = new Map();
+
+function drawTargets(targets) {
+  const keys = targets.map((target) => `${target.service}/${target.target}`);
+  if (keys.join() !== [...cards.keys()].join()) {
+    cards.clear();
+    const services = [...new Set(targets.map((target) => target.service))];
+    byId("targets").replaceChildren(...services.flatMap((service) => {
+      const grid = make("div", { class: "cards" });
+      for (const target of targets.filter((each) => each.service === service)) {
+        const parts = card(target);
+        cards.set(`${target.service}/${target.target}`, parts);
+        grid.append(parts.root);
+      }
+      return [make("h2", { class: "service" }, service), grid];
+    }));
+  }
+  targets.forEach((target, i) => fillCard(cards.get(keys[i]), target));
+}
+
+// ---- the lists
+
+function alertRow(alert) {
+  return make("li", {},
+    pill(alert.state),
+    make("div", { class: "what" }, make("strong", {}, alert.summary || alert.name),
+      make("small", {}, [alert.name, alert.severity, alert.service].filter(Boolean).join(" · ")),
+      alert.description && make("small", {}, alert.description),
+      alert.recovering ? make("small", {}, "its condition is over; it ends unless that comes back") : null),
+    make("div", { class: "when" }, `since ${clock(alert.since)}`, make("small", {}, age(alert.since))));
+}
+
+function notificationRow(message) {
+  const state = message.state === "queued" && message.attempts ? "retrying" : message.state;
+  const took = message.finished && message.state === "sent" ? ` after ${(message.finished - message.created).toFixed(1)} s` : "";
+  const tries = message.attempts > 1 ? `, ${message.attempts} tries` : "";
+  return make("li", {},
+    pill(state),
+    make("div", { class: "what" }, make("details", {}, make("summary", {}, message.title), make("p", {}, message.body)),
+      make("small", {}, `to ${message.channel}${took}${tries}`),
+      message.reason && make("small", { class: "bad" }, message.reason)),
+    make("div", { class: "when" }, clock(message.created), make("small", {}, age(message.created, "", " ago"))));
+}
+
+function collectorRow(collector) {
+  const state = collector.up === null ? "unknown" : collector.up ? "up" : "down";
+  const what = collector.job === "server" ? `server ${collector.service}` : collector.job;
+  return make("li", {},
+    pill(state),
+    make("div", { class: "what" }, make("strong", {}, what), make("small", {}, collector.url),
+      collector.error && make("small", { class: "bad" }, collector.error)),
+    make("div", { class: "when" }, collector.up ? `${collector.samples} samples in ${(collector.duration * 1000).toFixed(0)} ms` : "",
+      collector.up === null ? null : make("small", {}, age(collector.since, `${state} for `))));
+}
+
+// ---- the whole
+
+function verdict(state) {
+  const names = (wanted) => state.targets.filter((target) => target.state === wanted).map((target) => target.title);
+  const missed = names("missed"), silent = names("no_data"), waiting = names("waiting");
+  const others = state.alerts.filter((alert) => alert.state === "firing" && alert.name === "ServiceDown");
+  if (others.length) return ["missed", others.map((alert) => alert.summary || alert.name).join("; ")];
+  if (missed.length) return ["missed", `Missed: ${missed.join(", ")}`];
+  if (silent.length) return ["no_data", `No data: ${silent.join(", ")}`];
+  if (waiting.length) return ["waiting", `Waiting for first measurements: ${waiting.join(", ")}`];
+  if (names("idle").length === state.targets.length) return ["idle", "No traffic"];
+  return ["ok", "Every target is kept"];
+}
+
+function draw(state) {
+  const [tone, text] = verdict(state);
+  if (byId("verdict").textContent !== text) byId("verdict").textContent = text;
+  byId("verdict").dataset.state = tone;
+  const missed = state.targets.filter((target) => target.state === "missed").length;
+  document.title = missed ? `(${missed}) missed – anvil-monitor` : "anvil-monitor";
+  icon(tone);
+  drawTargets(state.targets);
+  section("alerts", state.alerts, (list) => rows(list, "Nothing is firing.", alertRow));
+  const silent = state.channels.length ? "Nothing was sent yet." : "No channel is configured, so nobody is told.";
+  section("notifications", [state.notifications, silent], ([list]) => rows(list.slice(0, 8), silent, notificationRow));
+  section("collectors", state.collectors.map((each) => ({ ...each, at: 0, duration: Math.round(each.duration * 1000) / 1000 })),
+    (list) => rows(list, "Nothing is collected.", collectorRow));
+  section("problems", state.problems, (list) => list.map((each) => make("li", {}, each)));
+  byId("problems").hidden = state.problems.length === 0;
+  byId("about").textContent = `anvil-monitor ${state.version} · ${state.series} series · running since ${clock(state.started)}`;
+}
+
+function icon(tone) {
+  const colour = { ok: "#1f9d61", missed: "#d92f43", no_data: "#c98212" }[tone] || "#7a8394";
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="7" fill="${colour}"/></svg>`;
+  const href = `data:image/svg+xml,${encodeURIComponent(svg)}`;
+  if (byId("icon").getAttribute("href") !== href) byId("icon").setAttribute("href", href);
+}
+
+// Whether what is seen is of now: the monitor answers, and it evaluates.
+function showLink(problem) {
+  let text = "live";
+  let stale = problem;
+  if (!problem && last) {
+    const late = serverNow() - last.evaluated_at;
+    if (late > 4 * last.evaluation_interval + 5) stale = `The monitor answers, but has evaluated nothing for ${lasting(late)}.`;
+    else text = `live, evaluated ${lasting(late)} ago`;
+  }
+  document.body.dataset.link = stale ? "stale" : last ? "live" : "waiting";
+  byId("link-text").textContent = stale ? "not live" : text;
+  byId("stale").hidden = !stale;
+  if (stale && byId("stale").textContent !== stale) byId("stale").textContent = stale;
+  if (stale) {
+    document.title = "(not live) anvil-monitor";
+    icon("");
+  }
+}
+
+async function ask() {
+  if (asking) return;
+  asking = true;
+  try {
+    const answer = await fetch("api/v1/targets-state", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    if (!answer.ok) throw new Error(`it answered ${answer.status}`);
+    last = (await answer.json()).data;
+    lastAt = performance.now();
+    draw(last);
+    showLink("");
+  } catch (error) {
+    const seen = last ? ` What you see is from ${clock(last.now)}, ${lasting((performance.now() - lastAt) / 1000)} ago.` : "";
+    const why = String(error.message).startsWith("it answered") ? ` (${error.message})` : "";
+    showLink(`The monitor itself cannot be reached${why}: nothing below is live, and nobody may be told.${seen}`);
+  } finally {
+    asking = false;
+  }
+}
+
+setInterval(() => document.hidden || ask(), EVERY);
+setInterval(grow, 1000);
+document.addEventListener("visibilitychange", () => document.hidden || ask());
+ask();
