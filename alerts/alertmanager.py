@@ -1,0 +1,53 @@
+"""``alertmanager.yml`` for the bundle: group as the embedded pipeline groups, inhibit as it inhibits, post to us.
+
+Silences, inhibition, grouping and repetition are Alertmanager's there; who is told, and the delivery itself, stay with
+the notifier, which has the channels. Within what Alertmanager 0.25 accepts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from anvil_monitor.targets import Configuration, Secret, format_promql_duration
+
+from . import yamltext
+from .rulefile import COMMENT
+from .rules import DOWN
+
+NOTIFIER: Final = "http://notifier:9095/api/v1/alerts"  # where docker-compose.yml has it
+SECRETS: Final = "/run/secrets"
+
+
+def dump(configuration: Configuration, *, notifier: str = NOTIFIER) -> str:
+    """The file. The notifier's token is named by the file it lies in, never written out."""
+    monitor = configuration.monitor
+    webhook: dict[str, Any] = {"url": notifier, "send_resolved": True, "max_alerts": 0}
+    if monitor.token is not None:
+        credentials = {"type": "Bearer", "credentials_file": secret_file(monitor.token)}
+        webhook["http_config"] = {"authorization": credentials}
+    document = {
+        "route": {
+            "receiver": "anvil-monitor",
+            "group_by": ["service"],
+            "group_wait": format_promql_duration(monitor.group_wait),
+            "group_interval": format_promql_duration(monitor.group_interval),
+            "repeat_interval": format_promql_duration(monitor.repeat_interval),
+        },
+        "receivers": [{"name": "anvil-monitor", "webhook_configs": [webhook]}],
+        # A server that is down misses everything and measures nothing; one message says it all.
+        "inhibit_rules": [
+            {
+                "source_matchers": [f'alertname="{DOWN}"'],
+                "target_matchers": [f'alertname!="{DOWN}"', 'service!=""'],
+                "equal": ["service"],
+            }
+        ],
+    }
+    return yamltext.dump(document, COMMENT)
+
+
+def secret_file(secret: Secret) -> str:
+    """The file that holds ``secret`` in a container: its own, or for ``env:NAME`` the compose secret ``name``."""
+    kind, _, where = secret.origin.partition(":")
+    return where if kind == "file" else f"{SECRETS}/{re.sub(r'[^a-z0-9_]', '_', where.lower())}"
