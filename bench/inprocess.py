@@ -42,7 +42,7 @@ class Drive:
 
         state: dict[str, Any] = {}
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
-        task = asyncio.ensure_future(self.app(scope, self.inbox.get, send))
+        task: asyncio.Task[None] = asyncio.ensure_future(self.app(scope, self.inbox.get, send))
         self.inbox.put_nowait({"type": "lifespan.startup"})
         await started.wait()
         return task

@@ -29,6 +29,7 @@ from examples.processes import DiedError, Processes, free_port  # noqa: E402
 SLOW = {"seconds": 0.8, "memory_mb": 450}
 BREAKS = ("API response time", "Frontend load time", "Database query time", "Server memory")
 SINKS = ("webhook", "mail")
+WORDS = {"missed": "is missed", "recovered": "recovered"}
 LIVE_WITHIN, TOLD_WITHIN, RECOVERED_WITHIN = 60.0, 60.0, 90.0
 
 
@@ -76,6 +77,7 @@ class Demo:
         self.options = options
         ports = [free_port(port) for port in (8000, 9109, 8025, 8026)]
         self.server, self.monitor = (f"http://127.0.0.1:{port}" for port in ports[:2])
+        self.state = f"{self.monitor}/api/v1/targets-state"  # what the page polls
         self.ports, self.messages = ports, folder / "messages.jsonl"
         configuration = (ROOT / "examples/monitor.toml").read_text()
         configuration = configuration.replace("127.0.0.1:8000", f"127.0.0.1:{ports[0]}")
@@ -112,7 +114,7 @@ class Demo:
         took = wait("the server's start", 30, self.processes, lambda: self.answers(f"{self.server}/api/items/1"))
         say(f"The shop is up at {self.server} with 2 workers ({took:.1f} s).")
         start("monitor", "anvil_monitor.monitoring.cli", "up", "--config", str(self.configuration))
-        took = wait("the monitor's start", 30, self.processes, lambda: self.answers(f"{self.monitor}/status"))
+        took = wait("the monitor's start", 30, self.processes, lambda: self.answers(self.state))
         say(f"anvil-monitor up is watching it; its page: {self.monitor}/ ({took:.1f} s)")
         start("traffic", "examples.traffic", "--url", self.server,
               "--users", str(self.options.users), "--rate", str(self.options.rate))  # fmt: skip
@@ -152,10 +154,10 @@ class Demo:
     def targets(self) -> list[dict[str, Any]]:
         """The five targets as the monitor's page gets them."""
         try:
-            status = fetch(f"{self.monitor}/status")
+            status = fetch(self.state)
         except (URLError, OSError, ValueError):
             return []
-        found: list[dict[str, Any]] = status["targets"]
+        found: list[dict[str, Any]] = status["data"]["targets"]
         return found
 
     def live(self) -> tuple[bool, str]:
@@ -192,7 +194,10 @@ class Demo:
     def told(self, since: float, what: str) -> tuple[bool, str]:
         counts = {sink: len(self.arrived(sink, since, what)) for sink in SINKS}
         text = ", ".join(f"{sink} {count} of {len(BREAKS)}" for sink, count in counts.items())
-        return all(count == len(BREAKS) for count in counts.values()), f"told of what {what}: {text}"
+        now = next((target for target in self.targets() if target["title"] == BREAKS[0]), None)
+        if now:
+            text += f"; {now['title']} {now['text']}, {now['state']}{now['alert'] and ', alert ' + now['alert']}"
+        return all(count == len(BREAKS) for count in counts.values()), f"told what {WORDS[what]}: {text}"
 
     def show_messages(self, since: float) -> None:
         for message in self.read_messages(since):
