@@ -1,0 +1,64 @@
+"""The folder in which the workers of one service keep their pages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Mapping
+from hashlib import blake2s
+from pathlib import Path
+from typing import Final
+
+ENVIRONMENT_VARIABLE: Final = "ANVIL_MONITOR_PAGES"
+SALT: Final = "salt"
+
+
+def pages_folder(service: str, directory: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
+    """Where the pages of ``service`` are: ``directory``, else ``ANVIL_MONITOR_PAGES``, else a folder of this user.
+
+    Workers of one server find each other because they share service name and working directory.
+    """
+    named = directory or environ.get(ENVIRONMENT_VARIABLE)
+    if named:
+        return Path(named).absolute()
+    base = Path(environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    where = blake2s(os.fsencode(Path.cwd()), digest_size=4).hexdigest()
+    return base / f"anvil-monitor-{os.geteuid()}" / f"{service}-{where}"
+
+
+def prepare(folder: Path) -> None:
+    """Make ``folder``, for this user only. Raises ``OSError`` when it cannot be made or may be somebody else's.
+
+    Below a temporary folder that all users share, our name could have been taken by another user: then it is refused.
+    """
+    ours = f"anvil-monitor-{os.geteuid()}"
+    if folder.parent.name == ours:
+        with contextlib.suppress(FileExistsError):
+            folder.parent.mkdir(mode=0o700)
+        found = folder.parent.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise PermissionError(f"{folder.parent} belongs to another user, or others may write to it")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def salt(folder: Path) -> bytes:
+    """The secret of this folder that client addresses are hashed with: the same for all its workers.
+
+    Raises ``OSError`` when it can neither be read nor made.
+    """
+    path = folder / SALT
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    new = folder / f".new-{secrets.token_hex(6)}"
+    new.touch(mode=0o600)
+    try:
+        new.write_bytes(secrets.token_bytes(32))
+        # A link and not a rename: of several workers that start at once, the first one's salt is everyone's.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(new)
+    finally:
+        new.unlink()
+    return path.read_bytes()

@@ -1,0 +1,104 @@
+"""A worker's own page: the file that its measurements are written into.
+
+The page is locked (``flock``) as long as its worker lives; the kernel drops the lock at death, SIGKILL included. Space
+is reserved by writing zeros before it is mapped, so that a full disk is an ``OSError`` here and never a SIGBUS in the
+user's server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Final
+
+from . import layout, users
+
+FIRST_SIZE: Final = 64 * 1024
+MAX_SIZE: Final = 16 * 1024 * 1024
+PRIVATE_SIZE: Final = 2 * 1024 * 1024
+PREFIX: Final = "worker-"
+SUFFIX: Final = ".page"
+
+
+class Page:
+    """A page in a file (:meth:`in_folder`) or, where no file can be made, in this process's memory (:meth:`private`).
+
+    Not thread-safe: whoever adds records holds a lock. The values of a record may be written by any thread.
+    """
+
+    def __init__(self, fd: int | None, path: Path | None) -> None:
+        self.fd, self.path = fd, path
+        self.started = time.time()
+        self._size = 0
+        self._used = layout.HEADER_SIZE
+        self._map: mmap.mmap
+        self._grow(FIRST_SIZE)
+        header = layout.pack_header(self._used, self.started, os.getpid())
+        self._map[: layout.HEADER_SIZE] = header
+        self._words = memoryview(self._map).cast("Q")
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Page:
+        """A new page in ``folder``. Raises ``OSError`` where it cannot be made.
+
+        It gets its name only when it is locked and has its header: no reader ever meets an unlocked page whose worker
+        lives.
+        """
+        name = f"{os.getpid()}-{secrets.token_hex(6)}"
+        new = folder / f".new-{name}"
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            path = folder / f"{PREFIX}{name}{SUFFIX}"
+            page = cls(fd, path)
+            new.rename(path)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
+        return page
+
+    @classmethod
+    def private(cls) -> Page:
+        return cls(None, None)
+
+    def add(self, key: layout.Key) -> memoryview:
+        """Append an empty record; its values as ``float`` cells. Raises ``OSError`` when the page cannot grow."""
+        values = {"histogram": len(key.edges) + 2, "users": users.WORDS}.get(key.kind, 1)
+        data = layout.record(key.encode(), [0.0] * values)
+        end = self._used + len(data)
+        if end > self._size:
+            self._grow(max(2 * self._size, -(-end // FIRST_SIZE) * FIRST_SIZE))
+        self._map[self._used : end] = data
+        cells = memoryview(self._map).cast("d")[end // 8 - values : end // 8]
+        self._words[layout.USED_AT] = self._used = end
+        return cells
+
+    def bytes(self) -> bytes:
+        """The whole page as a reader would find it."""
+        return self._map[: self._used]
+
+    def close(self) -> None:
+        """Give the lock up: the worker is as good as dead, and its page will be folded. Cells stay writable."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+    def _grow(self, size: int) -> None:
+        if size > MAX_SIZE:
+            raise OSError(f"a page holds at most {MAX_SIZE} bytes")
+        if self.fd is None:
+            if self._size:
+                raise OSError("private memory does not grow")
+            self._map, self._size = mmap.mmap(-1, PRIVATE_SIZE), PRIVATE_SIZE
+            return
+        while self._size < size:
+            self._size += os.pwrite(self.fd, bytes(size - self._size), self._size)
+        # Cells made before keep the older mapping alive; both show the same memory.
+        self._map = mmap.mmap(self.fd, size)
