@@ -74,6 +74,7 @@ class Delivery:
         self._sender: Sender = sender or self._own  # type: ignore[assignment]
         self._wakes = {channel.name: asyncio.Event() for channel in configuration.channels}
         self._workers: list[asyncio.Task[None]] = []
+        self._tidier: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
         self._closing = False
         self.tallies = {channel.name: Tally() for channel in configuration.channels}
@@ -89,8 +90,8 @@ class Delivery:
         self._outbox.listen(added)
         try:
             if not self._closing:
-                self._workers = [asyncio.create_task(self._work(one)) for one in self._configuration.channels]
-                self._workers.append(asyncio.create_task(self._tidy()))
+                self._start()
+                self._tidier = asyncio.create_task(self._tidy())
             await self._done.wait()
         finally:
             self._outbox.unlisten(added)
@@ -98,18 +99,25 @@ class Delivery:
 
     async def close(self, grace: float = 3.0) -> None:
         """For at most ``grace`` seconds send what is due; then end. The rest stays in the outbox for the next start."""
+        if self._closing:
+            return
         self._closing = True
         self._wake()
+        if not self._workers:
+            self._start()  # run() has not come to it yet
         if self._workers:
-            self._workers[-1].cancel()  # tidying
             await asyncio.wait(self._workers, timeout=grace)
         await self._end()
         self._done.set()
 
+    def _start(self) -> None:
+        self._workers = [asyncio.create_task(self._work(one)) for one in self._configuration.channels]
+
     async def _end(self) -> None:
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        tasks = self._workers + ([self._tidier] if self._tidier else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._own:
             await self._own.close()
 
@@ -118,6 +126,16 @@ class Delivery:
             wake.set()
 
     async def _work(self, channel: Channel) -> None:
+        """Keep one channel served, whatever happens."""
+        while True:
+            try:
+                await self._serve(channel)
+                return
+            except Exception:
+                logger.exception("channel %s: its worker failed and begins again", channel.name)
+                await asyncio.sleep(5.0)
+
+    async def _serve(self, channel: Channel) -> None:
         """Send the messages of one channel, each in its time."""
         wake = self._wakes[channel.name]
         while True:

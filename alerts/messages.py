@@ -29,6 +29,10 @@ ZERO_WIDTH_SPACE = "\u200b"
 
 # The alert whose value is the measure of its target. Others carry a value that reads otherwise: told by their summary.
 MEASURED = "TargetMissed"
+# How the end of an alert is told; {0} is its title.
+OVER = {"ServiceDown": "{0} answers again", "TargetNoData": "{0} is measured again", MEASURED: "{0} recovered"}
+# Our own runbooks are pages of the project's tree as long as they have no address.
+LINK = re.compile(r"https?://\S+|\w[\w./-]*\.md")
 
 
 def plain(text: str, length: int = TEXT_LENGTH) -> str:
@@ -58,15 +62,17 @@ def message(notification: Notification) -> tuple[str, str]:
 
 def _title(notification: Notification) -> str:
     firing = notification.firing or notification.still
-    prefix = f"{plain(notification.service, 60)}: " if notification.service else ""
     again = "still: " if firing and not notification.firing else ""
     if len(firing) == 1:
         text = again + _headline(firing[0])
     elif firing:
         text = f"{again}{len(firing)} alerts: {_names(firing)}"
     else:
-        text = f"{_names(notification.resolved)} {_over(notification.resolved)}"
-    return plain(prefix + text, TITLE_LENGTH)
+        text = ", ".join(dict.fromkeys(_over(alert) for alert in notification.resolved))
+    service = plain(notification.service, 60)
+    if service and not re.search(rf"(?<!\w){re.escape(service)}(?!\w)", text):
+        text = f"{service}: {text}"
+    return plain(text, TITLE_LENGTH)
 
 
 def _headline(alert: Alert) -> str:
@@ -102,7 +108,7 @@ def _recovered(alert: Alert, told: Notification) -> list[str]:
     lasted = format_duration(max(0.0, end - alert.starts_at))
     period = f"{lasted}, {_clock(alert.starts_at, told.at)} to {_clock(end, told.at)}"
     if not _measured(alert):
-        return [f"{_name(alert)} is over: it lasted {period}", f"It was: {_headline(alert)}", *_links(alert, False)]
+        return [f"{_over(alert)}, after {period}", f"It was: {_headline(alert)}", *_links(alert, False)]
     now = told.current.get(alert.fingerprint)
     if now is not None and not math.isnan(now):
         text = (
@@ -119,15 +125,19 @@ def _links(alert: Alert, runbook: bool = True) -> list[str]:
     wanted = [("Dashboard", alert.annotations.get("dashboard", ""))]
     if runbook:
         wanted.append(("Runbook", alert.annotations.get("runbook_url", "")))
-    return [f"{name}: {plain(url)}" for name, url in wanted if url.startswith(("http://", "https://"))]
+    return [f"{name}: {plain(url)}" for name, url in wanted if LINK.fullmatch(plain(url))]
 
 
 def _names(alerts: Iterable[Alert]) -> str:
     return ", ".join(dict.fromkeys(_name(alert) for alert in alerts))
 
 
-def _over(alerts: tuple[Alert, ...]) -> str:
-    return "recovered" if all(_measured(alert) for alert in alerts) else "over"
+def _over(alert: Alert) -> str:
+    title = plain(alert.annotations.get("title", ""), 120)
+    if title and alert.name in OVER:
+        return OVER[alert.name].format(title)
+    of = f" of {plain(alert.service, 60)}" if alert.service else ""
+    return f"{plain(alert.name or 'alert', 120)}{of} is over"
 
 
 def _measured(alert: Alert) -> bool:

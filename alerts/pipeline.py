@@ -66,6 +66,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._alerts: dict[str, Alert] = {}
         self._expires: dict[str, float] = {}
+        self._unmentioned: dict[str, int] = {}
         self._lingering: dict[str, tuple[Alert, float]] = {}
         self.problem: str | None = None
         self.decisions: tuple[Decision, ...] = ()
@@ -85,13 +86,14 @@ class Pipeline:
     def update(self, alerts: Sequence[Alert]) -> float | None:
         """Take every alert that fires, and those that have just ended; then :meth:`tick`."""
         now = self._clock()
+        self._unmentioned = {fingerprint: self._unmentioned.get(fingerprint, 0) + 1 for fingerprint in self._alerts}
         for alert in alerts:
             before = self._alerts.get(alert.fingerprint)
             if not alert.firing and before is None:
                 continue
             self._alerts[alert.fingerprint] = alert
-            # One that is no longer mentioned ends too, after a few evaluations that may have failed.
             self._expires[alert.fingerprint] = now + 4 * self._beat
+            self._unmentioned[alert.fingerprint] = 0
         return self.tick(now)
 
     def tick(self, now: float | None = None) -> float | None:
@@ -141,7 +143,9 @@ class Pipeline:
 
     def _age(self, now: float) -> None:
         for fingerprint, alert in list(self._alerts.items()):
-            if alert.firing and self._expires[fingerprint] <= now:
+            # One that is no longer mentioned ends too. Evaluations are counted as well as seconds: a monitor that was
+            # suspended for an hour has not seen anything recover.
+            if alert.firing and self._expires[fingerprint] <= now and self._unmentioned.get(fingerprint, 0) >= 4:
                 alert = self._alerts[fingerprint] = dataclasses.replace(alert, ends_at=now)
             if alert.name in INHIBITS and not alert.firing:
                 # Back up, its instruments still have to be scraped twice before they say anything.

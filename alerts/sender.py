@@ -48,14 +48,19 @@ class AppriseSender:
         """Send one message. Cancelled (a timeout), it kills the child that hangs."""
         child = self._children.get(channel_name)
         if child is None or not child.alive:
+            if child is not None:
+                self._part_with(child)
             child = self._children[channel_name] = Child(self._environ, self._idle)
         try:
             return await child.send({"url": url, "title": title, "body": body, "kind": kind})
         except BaseException:
-            child.kill()
             del self._children[channel_name]
-            self._killed = [one for one in self._killed if not one.gone] + [child]
+            self._part_with(child)
             raise
+
+    def _part_with(self, child: Child) -> None:
+        child.kill()
+        self._killed = [one for one in [*self._killed, child] if not one.gone]  # close() waits for these
 
     def pids(self) -> dict[str, int]:
         """The process of each channel that has one now."""
