@@ -1,0 +1,177 @@
+"""What a service would say while a target is missed, kept or silent: the made-up series of the rules' tests.
+
+The numbers are chosen so that every expected value is exact in floating point, whoever computes it: traffic that is
+missed lies wholly past a histogram's last edge (the quantile is then that edge), means are powers of two, and traffic
+that is good again outweighs all that went before, so that a miss ends with the first good scrape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from anvil_monitor.exporter import names
+from anvil_monitor.targets import Capacity, Level, Mean, Percentile, Target
+
+from .rules import number, quoted
+
+STOCK_EDGES: Final = {
+    names.HTTP_DURATION.name: names.SECONDS_EDGES,
+    names.DB_DURATION.name: names.DATABASE_EDGES,
+    names.PAGE_LOAD.name: names.PAGE_LOAD_EDGES,
+}
+
+Runs = Sequence[tuple[float, int]]
+Series = dict[str, str]
+
+
+def gauge(runs: Runs) -> str:
+    """promtool's notation of ``n`` samples of ``value`` for every (value, n)."""
+    return " ".join(f"{number(value)}+0x{n - 1}" for value, n in runs if n > 0)
+
+
+def counter(runs: Runs) -> str:
+    """0, then ``n`` samples that grow by ``step`` for every (step, n)."""
+    text, at = ["0"], 0.0
+    for step, n in runs:
+        if n > 0:
+            text.append(f"{number(at + step)}+{number(step)}x{n - 1}")
+            at += step * n
+    return " ".join(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The series of one target, scraped every ``step`` seconds. ``targets`` are all of its service."""
+
+    target: Target
+    targets: tuple[Target, ...]
+    step: float
+
+    @property
+    def window(self) -> int:
+        """How many samples a window can hold (it is closed at both ends in Prometheus 2)."""
+        return round(self.target.window / self.step) + 1
+
+    @property
+    def rest(self) -> Scene:
+        """The scene of the target that a capacity is counted against."""
+        assert isinstance(self.target.indicator, Capacity)
+        other = next(each for each in self.targets if each.name == self.target.indicator.while_holds)
+        return Scene(other, self.targets, self.step)
+
+    @property
+    def traffic(self) -> int:
+        """Requests a scrape that are enough by far: a power of two."""
+        return int(2 ** math.ceil(math.log2(max(64, 2 * self.target.floor))))
+
+    @property
+    def starts(self) -> float:
+        """When the first value is there: a rate needs two scrapes, a gauge one."""
+        return 0.0 if isinstance(self.target.indicator, Level) else self.step
+
+    @property
+    def bad_value(self) -> float:
+        """What is measured while :meth:`missed` is bad."""
+        limit = self.target.limit
+        match self.target.indicator:
+            case Percentile():
+                return float(f"{limit * 1.5:.6g}")
+            case Mean():
+                return float(2.0 ** math.ceil(math.log2(limit * 1.05)))
+            case Level():
+                return limit + math.ceil(limit / (4 * self.window))
+            case Capacity():
+                return float(limit // 5)
+            case other:
+                assert_never(other)
+
+    def missed(self, bad: int, good: int) -> Series:
+        """``bad`` scrapes over the limit (the first at 0), then ``good`` scrapes that end the miss at once."""
+        value = self.bad_value
+        match self.target.indicator:
+            case Percentile(metric, quantile):
+                outweigh = 2 ** math.ceil(math.log2(2 * self.window / (1 - quantile)))
+                below, over = self.traffic * outweigh, self.traffic
+                edges = {number(self.target.limit): 0, number(value): 0, "+Inf": over}
+                return self._histogram(metric, {le: ((n, bad - 1), (below, good)) for le, n in edges.items()})
+            case Mean(metric):
+                outweigh = 2 ** math.ceil(math.log2(4 * self.window))
+                counts = ((self.traffic, bad - 1), (self.traffic * outweigh, good))
+                sums = ((self.traffic * value, bad - 1), (self.traffic * outweigh * value / 8, good))
+                return {
+                    self._name(f"{metric}_sum"): counter(sums),
+                    self._name(f"{metric}_count"): counter(counts),
+                }
+            case Level(metric):
+                return {self._name(metric): gauge(((value, bad), (self.target.limit // 2, good)))}
+            case Capacity(metric):
+                return {self._name(metric): gauge(((value, bad + good),))} | self.rest.missed(bad, good)
+            case other:
+                assert_never(other)
+
+    def kept(self, scrapes: int) -> Series:
+        """The limit kept, only just: the value that a careless rule would call a miss."""
+        limit = self.target.limit
+        match self.target.indicator:
+            case Percentile(metric):
+                stock = (*STOCK_EDGES.get(metric, ()), limit)
+                edges = {number(edge): self.traffic if edge >= limit else 0 for edge in sorted(set(stock))}
+                edges["+Inf"] = self.traffic
+                return self._histogram(metric, {le: ((n, scrapes - 1),) for le, n in edges.items()})
+            case Mean(metric):
+                sums, counts = ((self.traffic * self.bad_value / 2, scrapes - 1),), ((self.traffic, scrapes - 1),)
+                return {
+                    self._name(f"{metric}_sum"): counter(sums),
+                    self._name(f"{metric}_count"): counter(counts),
+                }
+            case Level(metric):
+                return {self._name(metric): gauge(((limit, scrapes),))}
+            case Capacity(metric):
+                # Enough users are on: what is broken then is the other target, not this one.
+                return {self._name(metric): gauge(((limit, scrapes),))} | self.rest.missed(scrapes, 0)
+            case other:
+                assert_never(other)
+
+    def sparse(self, scrapes: int) -> Series:
+        """All of it over the limit, but half the floor in any window: too little to believe."""
+        few = self.target.floor // 2
+        runs = [(few, 1), (0, self.window - 2)] * (scrapes // self.window + 1)
+        match self.target.indicator:
+            case Percentile(metric):
+                edges = {number(self.target.limit): [(0, 1)], number(self.bad_value): [(0, 1)], "+Inf": runs}
+                return self._histogram(metric, edges)
+            case Mean(metric):
+                sums = [(n * self.bad_value, times) for n, times in runs]
+                return {self._name(f"{metric}_sum"): counter(sums), self._name(f"{metric}_count"): counter(runs)}
+            case Capacity(metric):
+                return {self._name(metric): gauge(((self.bad_value, scrapes),))} | self.rest.sparse(scrapes)
+            case Level():
+                return {}
+            case other:
+                assert_never(other)
+
+    def idle(self, scrapes: int) -> Series:
+        """The instrument is there and counts nothing (a gauge: stands well within its limit)."""
+        match self.target.indicator:
+            case Percentile(metric):
+                flat = ((0, scrapes - 1),)
+                return self._histogram(metric, {number(self.target.limit): flat, "+Inf": flat})
+            case Mean(metric):
+                flat = gauge(((0, scrapes),))
+                return {self._name(f"{metric}_sum"): flat, self._name(f"{metric}_count"): flat}
+            case Level(metric):
+                return {self._name(metric): gauge(((self.target.limit // 2, scrapes),))}
+            case Capacity(metric):
+                return {self._name(metric): gauge(((0, scrapes),))} | self.rest.idle(scrapes)
+            case other:
+                assert_never(other)
+
+    def _histogram(self, metric: str, buckets: dict[str, Runs]) -> Series:
+        series = {self._name(f"{metric}_bucket", f",le={quoted(le)}"): counter(runs) for le, runs in buckets.items()}
+        return series | {self._name(f"{metric}_count"): counter(buckets["+Inf"])}
+
+    def _name(self, metric: str, more: str = "") -> str:
+        return f"{metric}{{service={quoted(self.target.service)}{more}}}"
