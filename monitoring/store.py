@@ -18,6 +18,9 @@ from .samples import Floats, Integers, Labels, Matcher, Series
 FIRST = 64
 """Samples that a new series has room for."""
 
+MATCHED = 256
+"""Selectors whose matches are remembered."""
+
 
 class _Buffer:
     """One series: samples lie at ``start:end`` of both arrays."""
@@ -82,6 +85,8 @@ class Store:
         self._lock = threading.Lock()
         self._series: dict[Labels, _Buffer] = {}
         self._index: dict[str, dict[str, set[Labels]]] = defaultdict(lambda: defaultdict(set))
+        # Rules ask for the same selectors again and again: what they matched, until a series comes or goes.
+        self._matched: dict[tuple[Matcher, ...], list[_Buffer]] = {}
         self._samples = 0
 
     @property
@@ -117,6 +122,7 @@ class Store:
         return taken
 
     def _add(self, labels: Labels) -> _Buffer:
+        self._matched.clear()
         buffer = self._series[labels] = _Buffer(labels)
         for name, value in labels:
             self._index[name][value].add(labels)
@@ -129,10 +135,14 @@ class Store:
         do not write into them.
         """
         with self._lock:
-            found = [self._series[labels].between(start_ms, end_ms) for labels in self._matching(matchers)]
-        series = [one for one in found if one is not None]
-        series.sort(key=lambda one: one.labels)
-        return series
+            key = tuple(matchers)
+            buffers = self._matched.get(key)
+            if buffers is None:
+                if len(self._matched) >= MATCHED:
+                    self._matched.clear()
+                buffers = self._matched[key] = [self._series[labels] for labels in sorted(self._matching(matchers))]
+            found = [buffer.between(start_ms, end_ms) for buffer in buffers]
+        return [one for one in found if one is not None]
 
     def _matching(self, matchers: Sequence[Matcher]) -> Iterable[Labels]:
         taken: set[Labels] | None = None
@@ -178,6 +188,7 @@ class Store:
         return gone
 
     def _drop(self, labels: Labels) -> None:
+        self._matched.clear()
         del self._series[labels]
         for name, value in labels:
             values = self._index[name]

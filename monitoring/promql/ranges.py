@@ -89,6 +89,7 @@ def _again(
     windows: Windows, source: Floats, which: Booleans, into: Floats, function: Callable[[list[float]], float]
 ) -> None:
     for row, step in zip(*np.nonzero(which), strict=True):
+        windows.check()
         into[row, step] = function(source[windows.lo[row, step] : windows.hi[row, step]].tolist())
 
 
@@ -242,6 +243,7 @@ def _smoothed(windows: Windows, smoothing: Scalars, trend: Scalars) -> Result:
     out = np.zeros(windows.counts.shape)
     enough = windows.counts >= 2
     for row, step in zip(*np.nonzero(enough), strict=True):
+        windows.check()
         values = windows.values[windows.lo[row, step] : windows.hi[row, step]].tolist()
         a, b = float(smoothing[step]), float(trend[step])
         level, slope = values[0], values[1] - values[0]

@@ -87,7 +87,7 @@ def ranges(node: Range, steps: Integers, context: Context) -> Windows:
     if stale.any():
         offsets = offsets - np.concatenate(([0], np.cumsum(stale)))[offsets]
         times, values = times[~stale], values[~stale]
-    return _windows([one.labels for one in series], times, values, offsets, refs, node.range, steps)
+    return _windows([one.labels for one in series], times, values, offsets, refs, node.range, steps, context)
 
 
 def subquery(
@@ -104,12 +104,12 @@ def subquery(
     context.check_size(max(0, last - first) // step)
     grid = np.arange(first, last + 1, step, dtype=np.int64)
     if not len(grid):
-        return _windows([], grid, np.empty(0), np.zeros(1, dtype=np.int64), refs, node.range, steps)
+        return _windows([], grid, np.empty(0), np.zeros(1, dtype=np.int64), refs, node.range, steps, context)
     inner = evaluate(grid)
     frame = inner if isinstance(inner, Frame) else Frame.one(inner)
     _, columns = np.nonzero(frame.present)
     offsets = np.concatenate(([0], np.cumsum(frame.present.sum(axis=1))))
-    return _windows(frame.labels, grid[columns], frame.values[frame.present], offsets, refs, node.range, steps)
+    return _windows(frame.labels, grid[columns], frame.values[frame.present], offsets, refs, node.range, steps, context)
 
 
 def matrix(windows: Windows) -> list[Series]:
@@ -139,6 +139,7 @@ def _windows(
     refs: Integers,
     length: int,
     steps: Integers,
+    context: Context,
 ) -> Windows:
     lo, hi = locate(offsets, times, refs - length, refs)
-    return Windows(labels, times, values, lo, hi, refs, length, steps)
+    return Windows(labels, times, values, lo, hi, refs, length, steps, context.check_time)

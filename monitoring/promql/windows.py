@@ -6,7 +6,7 @@ steps at once, whatever their number: ``lo:hi`` are the bounds of each window in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from ..samples import Booleans, Floats, Integers, Labels
 
 CHUNK = 2_000_000
 """Samples that are spread out at once where a function needs every window as a copy: 16 MB an array."""
+
+PIECE = 100_000_000
+"""Samples that are reduced between two looks at the clock: a tenth of a second."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +36,8 @@ class Windows:
     ends: Integers
     range: int
     steps: Integers
+    check: Callable[[], None]
+    """Raises QueryError once the query has taken too long; called between pieces of work."""
 
     @property
     def counts(self) -> Integers:
@@ -48,22 +53,29 @@ class Windows:
         """``operation`` over every window (0 for an empty one); ``lo`` moves the windows' starts."""
         start = self.lo if lo is None else lo
         out = np.zeros(start.shape)
-        filled = start < self.hi
-        if filled.any():
-            out[filled] = reduce_segments(operation, source, start[filled], self.hi[filled])
+        filled = np.flatnonzero((start < self.hi).ravel())
+        lo, hi = start.ravel()[filled], self.hi.ravel()[filled]
+        for begin, stop in self._pieces(hi - lo, PIECE):
+            out.flat[filled[begin:stop]] = reduce_segments(operation, source, lo[begin:stop], hi[begin:stop])
         return out
+
+    def _pieces(self, counts: Integers, size: int) -> Iterator[tuple[int, int]]:
+        """Stretches of windows that hold about ``size`` samples together."""
+        ends = np.cumsum(counts)
+        begin = 0
+        while begin < len(counts):
+            self.check()
+            taken = int(ends[begin - 1]) if begin else 0
+            stop = max(begin + 1, int(np.searchsorted(ends, taken + size, side="right")))
+            yield begin, stop
+            begin = stop
 
     def chunks(self, at_least: int = 1) -> Iterator[Segments]:
         """The windows with so many samples, spread out, some at a time."""
         chosen = np.flatnonzero((self.counts >= at_least).ravel())
         lo, hi = self.lo.ravel()[chosen], self.hi.ravel()[chosen]
-        ends = np.cumsum(hi - lo)
-        begin = 0
-        while begin < len(chosen):
-            taken = int(ends[begin - 1]) if begin else 0
-            stop = max(begin + 1, int(np.searchsorted(ends, taken + CHUNK, side="right")))
+        for begin, stop in self._pieces(hi - lo, CHUNK):
             yield Segments.of(chosen[begin:stop], lo[begin:stop], hi[begin:stop])
-            begin = stop
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +114,8 @@ def reduce_segments(operation: np.ufunc, source: Floats, lo: Integers, hi: Integ
 def locate(offsets: Integers, times: Integers, lower: Integers, upper: Integers) -> tuple[Integers, Integers]:
     """For each series (``offsets`` bound them in ``times``) the indices of ``lower < t <= upper``, [series, step]."""
     series = len(offsets) - 1
+    if len(upper) == 1 and len(times) and times.min() > lower[0] and times.max() <= upper[0]:
+        return offsets[:-1, None].copy(), offsets[1:, None].copy()  # an instant query read just its window
     lo = np.empty((series, len(lower)), dtype=np.int64)
     hi = np.empty((series, len(upper)), dtype=np.int64)
     for row in range(series):

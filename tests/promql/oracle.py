@@ -136,7 +136,7 @@ class Queries:
                 f"quantile{self.grouping()} (0.7, {inner})",
                 f"clamp({inner}, -10, 100)",
                 f"clamp_min({inner}, 3)",
-                f"histogram_quantile(0.{self.one('5', '9')}, sum by (le{self.one('', ', job')}) (rate(size_bucket[2m])))",
+                f"histogram_quantile(0.9, sum by (le{self.one('', ', job')}) (rate(size_bucket[2m])))",
                 f'label_replace({inner}, "new", "$1-x", "{self.one("job", "instance")}", "(.*)")',
                 f'label_join({inner}, "new", "/", "job", "instance")',
                 f"vector(scalar({inner}))",

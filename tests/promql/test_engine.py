@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -129,6 +130,18 @@ def test_a_query_past_its_time_ends() -> None:
     with pytest.raises(QueryError) as caught:
         engine_with().instant("sum(rate(m[1m]))", 100, timeout=-1)
     assert caught.value.kind == "timeout"
+
+
+def test_wide_windows_end_in_time_too() -> None:
+    """A range of a day over thousands of steps is left off at the deadline, not after it."""
+    store = Store()
+    for at in range(20_000):
+        store.append(at * 5000, [(labels_of(__name__="m", n=str(one)), float(at % 7)) for one in range(5)])
+    begun = time.monotonic()
+    with pytest.raises(QueryError) as caught:
+        Engine(store, timeout=0.3).range("quantile_over_time(0.9, m[1d])", 90_000, 100_000, 1)
+    assert caught.value.kind == "timeout"
+    assert time.monotonic() - begun < 10
 
 
 def test_lookback_and_subquery_step_are_settings() -> None:
