@@ -92,7 +92,10 @@ def inhibit(round_: Round, batches: list[Batch]) -> list[Batch]:
     def explained(alert: Alert) -> bool:
         return any(
             greater.name != alert.name
-            and all(greater.labels.get(label, "") == alert.labels.get(label, "") for label in INHIBITS[greater.name])
+            and all(
+                alert.labels.get(label) and greater.labels.get(label) == alert.labels[label]
+                for label in INHIBITS[greater.name]
+            )
             for greater in round_.inhibitors
         )
 
