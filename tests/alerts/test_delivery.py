@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -94,7 +93,8 @@ def test_in_order_and_marked(outbox: Outbox, configure: Any, until: Any) -> None
 
 
 def test_a_message_goes_out_at_once(outbox: Outbox, configure: Any, until: Any) -> None:
-    """A written message wakes its worker: from another thread, too, it is with the sender within 50 ms."""
+    """A written message wakes its worker: from another thread, too, it is with the sender at once, not at
+    its next look."""
     sender = sender_of()
 
     async def work(_: Delivery) -> None:
@@ -102,7 +102,7 @@ def test_a_message_goes_out_at_once(outbox: Outbox, configure: Any, until: Any) 
         written = time.monotonic()
         await asyncio.to_thread(put, outbox, "one")
         await until(lambda: sender.sent)
-        assert sender.sent[0][2] - written < 0.05 + (0.2 if os.getloadavg()[0] > 2 else 0.0)
+        assert sender.sent[0][2] - written < 0.5
 
     run(configure({"team": "json://x"}), outbox, sender, work)
 
