@@ -137,9 +137,8 @@ def query_range(sources: Sources, parameters: Parameters) -> Any:
     text = parameters.text("query")
     found = kind(_parsed(text))
     if found in ("matrix", "string"):
-        raise invalid(
-            "query", f'invalid expression type "{KIND_WORDS[found]}" for range query, must be Scalar or instant Vector'
-        )
+        words = f'invalid expression type "{KIND_WORDS[found]}" for range query, must be Scalar or instant Vector'
+        raise ApiError("bad_data", words)
     return _result(sources.engine.range(text, start, end, step), limit)
 
 

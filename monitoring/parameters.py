@@ -18,6 +18,7 @@ from .samples import Matcher
 BODY_LIMIT: Final = 2**20
 DURATION: Final = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?")
 UNITS: Final = (365 * 86400.0, 7 * 86400.0, 86400.0, 3600.0, 60.0, 1.0, 0.001)
+NO_MATCHER: Final = "match[] must contain at least one non-empty matcher"
 STATUS: Final = {"bad_data": 400, "execution": 422, "timeout": 503, "not_found": 404, "internal": 500}
 
 
@@ -69,7 +70,8 @@ class Parameters:
         try:
             return _time(text)
         except (ValueError, OverflowError):
-            raise invalid(name, f'cannot parse "{text}" to a valid timestamp') from None
+            optional = "" if default is None else f"Invalid time value for '{name}': "
+            raise invalid(name, f'{optional}cannot parse "{text}" to a valid timestamp') from None
 
     def duration(self, name: str) -> float:
         """Seconds, from a number or a Prometheus duration."""
@@ -99,11 +101,12 @@ class Parameters:
             try:
                 node = parse(text)
             except QueryError as error:
-                raise invalid("match[]", str(error)) from None
+                reason = NO_MATCHER if NO_MATCHER.partition("] ")[2] in str(error) else str(error)
+                raise invalid("match[]", reason) from None
             if not isinstance(node, Selector) or node.offset or node.at is not None:
                 raise invalid("match[]", f"{text!r} is no series selector")
             if all(matcher.matches_empty for matcher in node.matchers):
-                raise invalid("match[]", "match[] must contain at least one non-empty matcher")
+                raise invalid("match[]", NO_MATCHER)
             found.append(node.matchers)
         return found
 

@@ -22,6 +22,7 @@ TargetState: TypeAlias = Literal["ok", "missed", "idle", "waiting", "no_data"]
 Key: TypeAlias = tuple[str, str]
 
 HISTORY_SECONDS: Final = 15 * 60.0
+HISTORY_SHORTEST: Final = 60.0
 HISTORY_POINTS: Final = 180
 VALUE, RATIO, SAMPLES = "target:value", "target:ratio", "target:samples"
 
@@ -38,7 +39,7 @@ class TargetStatus:
     """One target at one instant. ``value`` is in base units, None without data; ``since`` is when ``state`` began.
 
     ``ratio`` is over 1 when the promise is broken, whichever way it points; ``fill`` is value over limit, for a bar.
-    ``history`` is (Unix seconds, value or None) over the last quarter of an hour. ``alert`` is the state of its
+    ``history`` is (Unix seconds, value or None) over the last quarter of an hour, or since the start. ``alert`` is the state of its
     ``TargetMissed``, empty where there is none.
     """
 
@@ -97,8 +98,7 @@ class Board:
         self._configuration = configuration
         self._since: dict[Key, tuple[TargetState, float]] = {}
         self._seen: set[Key] = set()
-        step = max(configuration.monitor.evaluation_interval, HISTORY_SECONDS / HISTORY_POINTS)
-        self._step = step
+        self._started = started
         self.at = started
         self.problem = ""
         self.targets: tuple[TargetStatus, ...] = tuple(
@@ -199,9 +199,11 @@ class Board:
     def _history(
         self, at: float, query_range: Callable[[str, float, float, float], Matrix]
     ) -> Mapping[Key, tuple[tuple[float, float | None], ...]]:
-        step = self._step
+        # A monitor that was just started shows its few minutes over the whole width.
+        seconds = min(HISTORY_SECONDS, max(HISTORY_SHORTEST, at - self._started))
+        step = max(self._configuration.monitor.evaluation_interval, seconds / HISTORY_POINTS)
         end = math.floor(at / step) * step  # on a grid of its own, so that the line does not jitter as it moves on
-        steps = int(HISTORY_SECONDS / step)
+        steps = int(seconds / step)
         start = end - steps * step
         history: dict[Key, tuple[tuple[float, float | None], ...]] = {}
         for series in query_range(VALUE, start, end, step).series:

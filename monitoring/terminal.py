@@ -170,7 +170,7 @@ def table(overview: Mapping[str, Any]) -> Table:
     """The targets of ``overview``, a row each."""
     made = Table(expand=False)
     several = len({each["service"] for each in overview["targets"]}) > 1
-    for name in ("service", "target", "now", "promise", "read as", "last 15 min", "state"):
+    for name in ("service", "target", "now", "promise", "read as", "history", "state"):
         if name != "service" or several:
             made.add_column(name, justify="right" if name in ("now", "promise") else "left", no_wrap=name != "state")
     for each in overview["targets"]:

@@ -39,7 +39,7 @@ function lasting(seconds) {
 
 function clock(seconds) {
   const at = new Date(seconds * 1000);
-  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   const today = new Date().toDateString() === at.toDateString();
   return today ? time : `${at.toLocaleDateString([], { month: "short", day: "numeric" })} ${time}`;
 }
@@ -74,7 +74,7 @@ function rows(list, empty, build) {
 function card(target) {
   const parts = {
     root: make("article", { class: "card" }), pill: make("span", { class: "pill" }), value: make("p", { class: "value" }),
-    fill: make("i"), barWords: make("div", { class: "bar-words" }), spark: make("div", { class: "spark" }), note: make("p", { class: "note" }),
+    fill: make("i"), barWords: make("div", { class: "bar-words" }), spark: make("div", { class: "spark" }), from: make("span"), note: make("p", { class: "note" }),
   };
   const bar = make("div", { class: "bar", "aria-hidden": "true" }, parts.fill, make("b"));
   bar.lastChild.style.left = `${100 / FILL_SPAN}%`;
@@ -82,12 +82,12 @@ function card(target) {
   mark.style.left = `${100 / FILL_SPAN}%`;
   parts.barWords.append(make("span", {}, "0"), mark);
   parts.root.append(
-    make("div", { class: "card-head" },
-      make("div", {}, make("h3", {}, target.title), make("p", { class: "measure" }, target.measure)), parts.pill),
+    make("h3", {}, target.title),
+    make("div", { class: "card-head" }, make("p", { class: "measure" }, target.measure), parts.pill),
     parts.value,
     make("p", { class: "promise" }, "target ", make("b", {}, target.promise)),
     bar, parts.barWords, parts.spark,
-    make("div", { class: "axis" }, make("span", {}, "15 min ago"), make("span", {}, "now")), parts.note);
+    make("div", { class: "axis" }, parts.from, make("span", {}, "now")), parts.note);
   parts.spark.addEventListener("pointermove", (event) => tip(parts, event));
   parts.spark.addEventListener("pointerleave", () => tip(parts, null));
   return parts;
@@ -110,9 +110,10 @@ function fillCard(parts, target) {
     parts.value.dataset.words = "";
   }
   parts.fill.style.width = `${Math.min(1, Math.max(0, (target.fill ?? 0) / FILL_SPAN)) * 100}%`;
-  const firing = target.alert === "firing" ? (target.state === "missed" ? "people were told. " : "the alert still holds. ") : "";
+  const firing = { firing: "Its alert is firing. ", pending: "Its alert waits to see whether it lasts. " }[target.alert] || "";
   const note = target.note ? `${target.note[0].toUpperCase()}${target.note.slice(1)}. ` : "";
-  parts.note.replaceChildren(age(target.since, `${word(target.state)} for `, ". "), note, firing && firing[0].toUpperCase() + firing.slice(1));
+  parts.note.replaceChildren(age(target.since, `${word(target.state)} for `, ". "), note, firing);
+  parts.from.textContent = target.history.length ? `${lasting(last.now - target.history[0][0])} ago` : "";
   spark(parts, target);
 }
 
@@ -210,7 +211,7 @@ function alertRow(alert) {
 
 function notificationRow(message) {
   const state = message.state === "queued" && message.attempts ? "retrying" : message.state;
-  const took = message.finished && message.state === "sent" ? ` after ${(message.finished - message.created).toFixed(1)} s` : "";
+  const took = message.finished && message.state === "sent" ? ` in ${inUnit(message.finished - message.created, "seconds")}` : "";
   const tries = message.attempts > 1 ? `, ${message.attempts} tries` : "";
   return make("li", {},
     pill(state),

@@ -1,0 +1,293 @@
+"""One evaluation after another: recorded series, the life of an alert, what is written and what ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from anvil_monitor.alerts.rulefile import Alerting, Group, Recording, Rule
+from anvil_monitor.monitoring.promql import Engine, QueryError, Sample, Scalar, Text, Value, Vector
+from anvil_monitor.monitoring.rulemanager import (
+    GroupState,
+    RuleManager,
+    RuleState,
+    evaluate,
+    next_slot,
+    slot_offset,
+)
+from anvil_monitor.monitoring.samples import Labels, labels_of
+from anvil_monitor.monitoring.store import Store
+from anvil_monitor.monitoring.threads import Threads
+
+Result = list[tuple[Labels, float]]
+
+
+@dataclass
+class Play:
+    """A group with a query that answers what the test says, and a record of what was written."""
+
+    rules: tuple[Rule, ...]
+    result: Result | Value | Exception = field(default_factory=list)
+    written: dict[Labels, float] = field(default_factory=dict)
+    state: GroupState = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.group = Group("g", 5.0, self.rules)
+        self.state = GroupState.of(self.group)
+
+    def query(self, expr: str, at: float) -> Value:
+        if isinstance(self.result, Exception):
+            raise self.result
+        if isinstance(self.result, list):
+            return Vector([Sample(labels, at, value) for labels, value in self.result])
+        return self.result
+
+    def write(self, time_ms: int, batch: Result) -> None:
+        self.written |= dict(batch)
+
+    def at(self, at: float, result: Result | Value | Exception | None = None) -> RuleState:
+        if result is not None:
+            self.result = result
+        self.written = {}
+        evaluate(self.group, self.state, at, self.query, self.write, lambda text, labels, value: f"{labels}{value:g}")
+        return self.state.rules[0]
+
+    def alerts(self) -> dict[str, float]:
+        """alertstate of each ALERTS series written, with its value; a stale marker is NaN."""
+        return {
+            dict(labels)["alertstate"]: value
+            for labels, value in self.written.items()
+            if ("__name__", "ALERTS") in labels
+        }
+
+
+ON: Result = [(labels_of(__name__="x", service="a"), 7.0)]
+OFF: Result = []
+
+
+def alerting(hold: float = 0.0, keep: float = 0.0, **labels: str) -> Play:
+    return Play((Alerting("Bad", "x > 1", hold, keep, labels, {"summary": "plain"}),))
+
+
+def test_an_alert_without_for_fires_at_once() -> None:
+    """With no `for` the first evaluation fires; there is no pending sample."""
+    play = alerting()
+    state = play.at(100, ON)
+    assert state.state == "firing"
+    assert play.written == {
+        labels_of(__name__="ALERTS", service="a", alertname="Bad", alertstate="firing"): 1.0,
+        labels_of(__name__="ALERTS_FOR_STATE", service="a", alertname="Bad"): 100.0,
+    }
+
+
+def test_an_alert_waits_for_its_for() -> None:
+    """Pending until the condition has lasted `for`, then firing, and the pending series ends in that instant."""
+    play = alerting(hold=10)
+    assert play.at(100, ON).state == "pending"
+    assert play.at(105).state == "pending"
+    state = play.at(110)
+    assert state.state == "firing"
+    found = play.alerts()
+    assert found["firing"] == 1.0
+    assert math.isnan(found["pending"])
+    (alert,) = state.alerts.values()
+    assert (alert.active_at, alert.fired_at) == (100, 110)
+
+
+def test_a_pending_alert_is_forgotten_at_once() -> None:
+    """A condition that ends before `for` leaves nothing but stale markers; the next one waits anew."""
+    play = alerting(hold=10)
+    play.at(100, ON)
+    state = play.at(105, OFF)
+    assert state.alerts == {}
+    assert math.isnan(play.alerts()["pending"])
+    play.at(110, ON)
+    assert play.at(115).state == "pending"
+
+
+def test_a_fired_alert_resolves_and_is_remembered_a_quarter_of_an_hour() -> None:
+    """Resolved alerts keep their times until 15 min are over, and write nothing."""
+    play = alerting()
+    play.at(100, ON)
+    state = play.at(105, OFF)
+    (alert,) = state.alerts.values()
+    assert (alert.state, alert.fired_at, alert.resolved_at) == ("inactive", 100, 105)
+    assert state.state == "inactive"
+    assert play.at(105 + 900).alerts
+    assert play.written == {}
+    assert not play.at(105 + 901).alerts
+
+
+def test_a_resolved_alert_that_comes_back_begins_anew() -> None:
+    """A new life has its own start."""
+    play = alerting(hold=10)
+    play.at(100, ON)
+    play.at(110)
+    play.at(115, OFF)
+    state = play.at(120, ON)
+    (alert,) = state.alerts.values()
+    assert (alert.state, alert.active_at, alert.resolved_at) == ("pending", 120, None)
+
+
+def test_keep_firing_for_bridges_a_gap() -> None:
+    """A firing alert stays firing for `keep_firing_for` after its condition; a return within it changes nothing."""
+    play = alerting(keep=10)
+    play.at(100, ON)
+    assert play.at(105, OFF).state == "firing"
+    (alert,) = play.at(110).alerts.values()
+    assert (alert.state, alert.keep_since, alert.value) == ("firing", 105, 7.0)
+    (alert,) = play.at(112, ON).alerts.values()
+    assert (alert.state, alert.keep_since, alert.active_at) == ("firing", None, 100)
+    play.at(115, OFF)
+    assert play.at(124).state == "firing"
+    assert play.at(125).state == "inactive"
+
+
+def test_an_active_alert_is_refreshed() -> None:
+    """Value and annotations follow the newest result."""
+    play = Play((Alerting("Bad", "x", annotations={"summary": "{{ $value }}"}),))
+    play.at(100, ON)
+    (alert,) = play.at(105, [(ON[0][0], 9.0)]).alerts.values()
+    assert alert.value == 9.0
+    assert alert.annotations["summary"].endswith("9")
+
+
+def test_templates_see_the_name_and_rule_labels_win() -> None:
+    """Templates get the element's own labels, name included; rule labels override, alertname stands last."""
+    play = Play((Alerting("Bad", "x", labels={"service": "b", "alertname": "other", "t": "{{ x }}"}),))
+    (alert,) = play.at(100, ON).alerts.values()
+    assert dict(alert.labels) == {"alertname": "Bad", "service": "b", "t": "{'__name__': 'x', 'service': 'a'}7"}
+
+
+def test_a_broken_template_does_not_silence_its_alert() -> None:
+    """An expansion that raises becomes a text; the alert fires."""
+    group = Group("g", 5.0, (Alerting("Bad", "x", annotations={"summary": "{{ x }}"}),))
+    state = GroupState.of(group)
+
+    def broken(*_: object) -> str:
+        raise ValueError("no such function")
+
+    evaluate(group, state, 1.0, lambda e, t: Vector([Sample((), t, 1.0)]), lambda t, b: None, broken)
+    (alert,) = state.rules[0].alerts.values()
+    assert alert.annotations == {"summary": "<error expanding template: no such function>"}
+
+
+@pytest.mark.parametrize("error", [QueryError("execution", "found duplicate series"), ZeroDivisionError("oh")])
+def test_a_failing_query_changes_nothing(error: Exception) -> None:
+    """While a rule fails nothing is written, no stale marker either, and its alerts stay as they were."""
+    play = alerting(hold=10)
+    play.at(100, ON)
+    state = play.at(105, error)
+    assert (state.health, play.written, state.state) == ("err", {}, "pending")
+    assert str(error) in state.error
+    state = play.at(110, ON)
+    assert (state.health, state.error, state.state) == ("ok", "", "firing")
+
+
+def test_two_alerts_with_the_same_labels_are_an_error() -> None:
+    """Rule labels that make two alerts one: the rule fails and keeps its state."""
+    play = alerting(service="all")
+    state = play.at(100, [(labels_of(service="a"), 1.0), (labels_of(service="b"), 1.0)])
+    assert state.health == "err"
+    assert "same labelset" in state.error
+    assert not state.alerts
+
+
+def test_a_recording_rule_renames_and_labels() -> None:
+    """The record's name replaces the result's; rule labels override."""
+    play = Play((Recording("r:x", "x", {"unit": "s", "service": "b"}),))
+    play.at(100, ON)
+    assert play.written == {labels_of(__name__="r:x", service="b", unit="s"): 7.0}
+
+
+def test_a_recorded_scalar_has_no_labels() -> None:
+    """A scalar result is one sample."""
+    play = Play((Recording("r:x", "1"),))
+    play.at(100, Scalar(100, 3.0))
+    assert play.written == {labels_of(__name__="r:x"): 3.0}
+
+
+def test_a_recorded_series_that_vanishes_goes_stale() -> None:
+    """What was written last time and not now gets a stale marker, once."""
+    play = Play((Recording("r:x", "x"),))
+    play.at(100, ON)
+    play.at(105, OFF)
+    assert [math.isnan(value) for value in play.written.values()] == [True]
+    play.at(110)
+    assert play.written == {}
+
+
+def test_a_result_that_is_no_vector_is_an_error() -> None:
+    """A string has no place in a rule."""
+    assert "not a vector" in Play((Recording("r:x", '"x"'),)).at(100, Text(100, "x")).error
+
+
+def test_rules_of_a_group_see_each_other() -> None:
+    """A rule reads what the one before it wrote in the same evaluation; a failing one does not stop the next."""
+    store = Store()
+    store.append(100_000, [(labels_of(__name__="x"), 3.0)])
+    engine = Engine(store)
+    rules = (
+        Recording("double", "x * 2"),
+        Recording("bad", "x + on() group_left y * z("),
+        Alerting("Big", "double > 5"),
+    )
+    group = Group("g", 5.0, rules)
+    state = GroupState.of(group)
+    evaluate(group, state, 100.0, engine.instant, store.append, lambda text, labels, value: text)
+    assert [rule.health for rule in state.rules] == ["ok", "err", "ok"]
+    assert state.rules[2].state == "firing"
+    assert engine.instant("ALERTS", 100.0) == Vector(
+        [Sample(labels_of(__name__="ALERTS", alertname="Big", alertstate="firing"), 100.0, 1.0)]
+    )
+
+
+def test_slots_are_fixed_instants() -> None:
+    """A group runs at k * interval + its own offset, whenever the monitor was started."""
+    group = Group("g", 5.0, ())
+    offset = slot_offset(group)
+    assert 0 <= offset < 5
+    for now in (0.0, 1.0, 1e9, 1e9 + 4.999):
+        slot = next_slot(now, 5.0, offset)
+        assert now < slot <= now + 5.0
+        assert math.isclose((slot - offset) / 5.0, round((slot - offset) / 5.0))
+
+
+def test_the_manager_evaluates_each_slot_once_and_counts_the_missed() -> None:
+    """The loop hands every slot to `after`, in order; a slow evaluation skips whole slots and counts them."""
+    slots: list[float] = []
+    manager: RuleManager
+
+    async def main(slow: Callable[[], None]) -> None:
+        nonlocal manager
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def after(at: float) -> None:
+            slots.append(at)
+            if len(slots) == 2:
+                slow()
+            if len(slots) == 5:
+                loop.call_soon_threadsafe(done.set)
+
+        with Threads(1, "rules") as thread:
+            manager = RuleManager(
+                [Group("g", 0.02, ())], lambda e, t: Scalar(t, 1), lambda t, b: None, lambda t, x, y: t, thread, after
+            )
+            task = asyncio.create_task(manager.run())
+            await asyncio.wait_for(done.wait(), 10)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    import time
+
+    asyncio.run(main(lambda: time.sleep(0.1)))
+    steps = [round((b - a) / 0.02) for a, b in itertools.pairwise(slots)]
+    assert all(step >= 1 for step in steps)
+    assert max(steps) >= 5
+    assert manager.groups[0][1].missed >= 4
