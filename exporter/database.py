@@ -1,7 +1,7 @@
 """How long queries take, through SQLAlchemy's own events: grouped by operation and table, never by text.
 
-OpenTelemetry's SQLAlchemy instrumentation has no query duration and does nothing on SQLAlchemy 2.1; these events are the
-stable interface of both 2.0 and 2.1. https://docs.sqlalchemy.org/en/20/core/events.html
+OpenTelemetry's SQLAlchemy instrumentation has no query duration and does nothing on SQLAlchemy 2.1; these events are
+the stable interface of 2.0 and 2.1 alike. https://docs.sqlalchemy.org/en/20/core/events.html
 """
 
 from __future__ import annotations
@@ -11,88 +11,116 @@ from time import perf_counter
 from typing import Any, Final
 
 from . import names
-from .recorder import Gauge, Histogram, Recorder
+from .recorder import Histogram, Recorder
 
-# SQLAlchemy's dialect names to semconv db.system.name.
-SYSTEMS: Final = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mariadb", "sqlite": "sqlite",
-                  "mssql": "microsoft.sql_server", "oracle": "oracle.db"}  # fmt: skip
-OPERATIONS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "MERGE", "CREATE", "DROP", "ALTER",
-                               "PRAGMA", "BEGIN", "COMMIT", "CALL", "EXPLAIN", "TRUNCATE"})  # fmt: skip
-FIRST_WORD: Final = re.compile(r"\s*(?:/\*.*?\*/\s*|--[^\n]*\n\s*)*([A-Za-z]+)", re.DOTALL)
-TABLE: Final = re.compile(r'\b(?:FROM|INTO|UPDATE|TABLE|JOIN)\s+(?:ONLY\s+)?["`\[]?([A-Za-z_][\w$.]{0,62})', re.IGNORECASE)
-# Texts of statements repeat; what they were found to be is kept for this many of them.
-MOST_STATEMENTS: Final = 1000
+# SQLAlchemy's names of dialects to semconv db.system.name; others are the same.
+SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
+OPERATIONS: Final = frozenset(
+    ("ALTER", "BEGIN", "CALL", "COMMIT", "CREATE", "DELETE", "DROP", "EXPLAIN", "INSERT", "MERGE", "PRAGMA", "REPLACE",
+     "SELECT", "SET", "SHOW", "TRUNCATE", "UPDATE"))  # fmt: skip
+SPACE: Final = r"(?:\s|/\*.*?\*/|--[^\n]*\n)*"
+FIRST_WORD: Final = re.compile(rf"{SPACE}\(*{SPACE}([A-Za-z]+)", re.DOTALL)
+# A statement WITH common table expressions is what stands after their last closing parenthesis.
+AFTER_WITH: Final = re.compile(r"\)\s*(SELECT|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+IDENTIFIER: Final = r'["`\[]?([A-Za-z_][\w$]*)["`\]]?'
+TABLE: Final = re.compile(
+    rf"\b(?:FROM|INTO|UPDATE|TABLE|JOIN)\s+(?:ONLY\s+|IF\s+(?:NOT\s+)?EXISTS\s+)?{IDENTIFIER}(?:\.{IDENTIFIER})?",
+    re.IGNORECASE)  # fmt: skip
+# What is looked at of a statement: a bulk INSERT may be megabytes long.
+HEAD: Final = 4000
+# Texts of statements repeat; the series of this many are kept at hand.
+MAX_STATEMENTS: Final = 1000
+MAX_TEXT: Final = 64
+
+
+def describe(statement: str) -> tuple[str, str]:
+    """Operation and table of an SQL statement: ``("SELECT", "items")``; empty where there is none to be seen."""
+    head = statement[:HEAD]
+    word = FIRST_WORD.match(head)
+    operation = word.group(1).upper() if word else ""
+    start = 0
+    if operation == "WITH":
+        last = next(reversed(list(AFTER_WITH.finditer(head))), None)
+        operation, start = (last.group(1).upper(), last.start(1)) if last else ("SELECT", 0)
+    table = TABLE.search(head, start)
+    name = (table.group(2) or table.group(1)) if table else ""
+    return operation if operation in OPERATIONS else "_OTHER", name[:MAX_TEXT]
 
 
 class Database:
     """Times the queries of any number of engines into one recorder."""
 
     def __init__(self, recorder: Recorder, edges: tuple[float, ...]) -> None:
-        self._duration = Histogram(recorder, names.DB_DURATION, edges)
-        self._connections = Gauge(recorder, names.DB_CONNECTIONS)
-        self._kinds: dict[str, tuple[str, str]] = {}
-        self._engines: set[int] = set()
+        self._recorder, self._edges = recorder, edges
+        self._series: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, engine: Any) -> None:
-        """Listen to ``engine``, a SQLAlchemy ``Engine`` or ``AsyncEngine``; a second time changes nothing."""
+        """Listen to ``engine``, a SQLAlchemy ``Engine`` or ``AsyncEngine``; once however often it is asked."""
         from sqlalchemy import event
 
         engine = getattr(engine, "sync_engine", engine)
-        if id(engine) in self._engines:
+        if getattr(engine, "_anvil_monitor", None) is not None:
             return
-        self._engines.add(id(engine))
+        engine._anvil_monitor = self
         system = SYSTEMS.get(engine.dialect.name, engine.dialect.name)
 
-        def before(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-            context._anvil_monitor_started = perf_counter()
+        def before(_c: object, _cursor: object, _statement: str, _p: object, context: Any, _many: bool) -> None:
+            context._anvil_monitor_began = perf_counter()
 
-        def after(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-            self._duration.record(perf_counter() - context._anvil_monitor_started, (system, *self.kind(statement)))
+        def after(_c: object, _cursor: object, statement: str, _p: object, context: Any, _many: bool) -> None:
+            self._record(system, statement, perf_counter() - context._anvil_monitor_began)
 
-        def failed(exception: Any) -> None:
-            started = getattr(exception.execution_context, "_anvil_monitor_started", None)
-            if started is not None and exception.statement is not None:
-                self._duration.record(perf_counter() - started, (system, *self.kind(exception.statement)))
+        def failed(error: Any) -> None:
+            began = getattr(error.execution_context, "_anvil_monitor_began", None)
+            if began is not None and error.statement is not None:
+                self._record(system, error.statement, perf_counter() - began)
 
         event.listen(engine, "before_cursor_execute", before)
         event.listen(engine, "after_cursor_execute", after)
         event.listen(engine, "handle_error", failed)
         self._watch_pool(engine)
 
-    def kind(self, statement: str) -> tuple[str, str]:
-        """Operation and table of ``statement``: ``("SELECT", "items")``."""
-        known = self._kinds.get(statement)
-        if known is None:
-            if len(self._kinds) >= MOST_STATEMENTS:
-                self._kinds.clear()
-            word = FIRST_WORD.match(statement)
-            operation = word.group(1).upper() if word else ""
-            table = TABLE.search(statement)
-            known = (operation if operation in OPERATIONS else "_OTHER", table.group(1).lower() if table else "")
-            self._kinds[statement] = known
-        return known
+    def _record(self, system: str, statement: str, took: float) -> None:
+        series = self._series.get((system, statement))
+        if series is None:
+            series = self._recorder.histogram(names.DB_DURATION, (system, *describe(statement)), self._edges)
+            if len(self._series) >= MAX_STATEMENTS:
+                self._series.clear()
+            if len(statement) <= HEAD:
+                self._series[system, statement] = series
+        series.record(took)
 
     def _watch_pool(self, engine: Any) -> None:
+        """Count connections by state. Sets and not steps: whatever order the pool reports in, none is counted twice."""
         from sqlalchemy import event
 
-        pool = str(engine.pool.logging_name or engine.url.database or engine.dialect.name)
+        pool = (engine.pool.logging_name or engine.url.database or engine.dialect.name).rpartition("/")[2][:MAX_TEXT]
+        idle = self._recorder.gauge(names.DB_CONNECTIONS, ("idle", pool))
+        used = self._recorder.gauge(names.DB_CONNECTIONS, ("used", pool))
+        there: set[int] = set()
+        out: set[int] = set()
 
-        def level(state: str, amount: float) -> None:
-            self._connections.add(amount, (state, pool))
+        def tell() -> None:
+            used.set(float(len(out)))
+            idle.set(float(len(there) - len(out)))
 
-        def connected(connection: Any, record: Any) -> None:
-            level("idle", 1.0)
+        def connect(_connection: object, record: object) -> None:
+            there.add(id(record))
+            tell()
 
-        def closed(connection: Any, record: Any) -> None:
-            level("idle", -1.0)
+        def checkout(_connection: object, record: object, _proxy: object) -> None:
+            there.add(id(record))
+            out.add(id(record))
+            tell()
 
-        def out(connection: Any, record: Any, proxy: Any) -> None:
-            level("idle", -1.0)
-            level("used", 1.0)
+        def checkin(_connection: object, record: object) -> None:
+            out.discard(id(record))
+            tell()
 
-        def back(connection: Any, record: Any) -> None:
-            level("idle", 1.0)
-            level("used", -1.0)
+        def close(_connection: object, record: object) -> None:
+            out.discard(id(record))
+            there.discard(id(record))
+            tell()
 
-        for name, listener in (("connect", connected), ("close", closed), ("checkout", out), ("checkin", back)):
+        for name, listener in {"connect": connect, "checkout": checkout, "checkin": checkin, "close": close}.items():
             event.listen(engine, name, listener)

@@ -102,7 +102,7 @@ def record(key: bytes, values: Sequence[float]) -> bytes:
 
 
 def read_records(data: bytes, start: int = HEADER_SIZE) -> list[tuple[Key, int, int]]:
-    """``(key, first word, number of values)`` of the records of ``data`` from ``start`` on. Raises :class:`PageError`."""
+    """``(key, first word, number of values)`` of each record from byte ``start`` on. Raises :class:`PageError`."""
     found: list[tuple[Key, int, int]] = []
     end = len(data)
     while start < end:

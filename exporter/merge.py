@@ -14,8 +14,11 @@ from .reader import Totals
 
 
 def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bool = False) -> list[Family]:
-    """``edges``: the present edges of each histogram, by metric name. Workers of an older configuration may have recorded
-    with others: their counts are put into the present buckets, never into a smaller one than they may belong to."""
+    """Totals as families. ``edges``: the present edges of each histogram, by metric name.
+
+    Workers of an older configuration may have recorded with other edges: their counts are put into the present
+    buckets, never into a smaller one than they may belong to.
+    """
     found: dict[str, list[Sample]] = {}
     histograms: dict[tuple[str, tuple[str, ...]], Sequence[float]] = {}
     bounds = dict(edges)
@@ -28,7 +31,7 @@ def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bo
         known = histograms.get((key.name, key.labels))
         histograms[key.name, key.labels] = counts if known is None else list(map(add, known, counts))
     for (name, labels), counts in histograms.items():
-        # A series that has only just been opened, and every one of a process that was forked and rests, says nothing yet.
+        # A family appears once its instrument has spoken.
         if any(counts[1:]):
             found.setdefault(name, []).extend(_histogram(_labels(name, labels), bounds[name], counts))
     for key, level in totals.levels.items():
@@ -54,7 +57,9 @@ def _labels(name: str, values: tuple[str, ...]) -> LabelPairs:
 
 def _histogram(labels: LabelPairs, edges: tuple[float, ...], values: Sequence[float]) -> list[Sample]:
     counts = list(accumulate(values[1:]))
-    samples = [Sample("_bucket", pairs, count) for pairs, count in zip(_bucket_labels(labels, edges), counts, strict=True)]
+    samples = [
+        Sample("_bucket", pairs, count) for pairs, count in zip(_bucket_labels(labels, edges), counts, strict=True)
+    ]
     return [*samples, Sample("_sum", labels, values[0]), Sample("_count", labels, counts[-1])]
 
 
@@ -68,5 +73,3 @@ def _rebucket(old: Sequence[float], values: Sequence[float], new: Sequence[float
     for edge, count in zip([*old, float("inf")], values[1:], strict=True):
         result[1 + bisect_left(new, edge)] += count
     return result
-
-

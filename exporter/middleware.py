@@ -1,124 +1,144 @@
 """A request becomes a measurement: the one piece of this project that runs inside every request.
 
-A pure ASGI middleware. State of a request lives in its own :class:`_Request`; nothing is kept on the middleware that two
-requests could overwrite. The duration ends with the last byte of the answer: a background task is no response time.
+A pure ASGI middleware. A request's state lives in locals: nothing is kept on the middleware that two requests could
+overwrite. The duration ends with the last byte of the answer (a background task is no response time). Our own
+endpoints, the probe of the exporter, WebSockets, and what an instrumented application further out measures, are not
+counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from time import monotonic, perf_counter, time
-from typing import Any, Final
+from collections.abc import Mapping
+from time import monotonic
+from typing import Final
 
 from . import names
-from .recorder import Gauge, Histogram, Oldest, Recorder
-from .routes import template
-from .users import WINDOW_SECONDS
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from .asgi import Application, Message, Receive, Scope, Send
+from .recorder import Cell, Histogram, Recorder
+from .routes import Routes, relative_template
 
 # semconv http.request.method: anything else is _OTHER, so that no client can invent label values.
-METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+METHODS: Final = {
+    method: method
+    for method in ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
+}
+# The exporter's probe says who it is: its requests are no traffic, and an idle service stays idle.
+PROBE: Final = (b"user-agent", b"anvil-monitor-probe")
+# Bounded, because prefixes of mounts may hold values that clients choose.
+MAX_REMEMBERED: Final = 4096
 
 
 class Measures:
-    """The HTTP families of one recorder, and the requests of this worker that wait for an answer."""
+    """The HTTP series of one application in this process, and its requests that wait for an answer."""
 
-    def __init__(self, recorder: Recorder, edges: tuple[float, ...]) -> None:
-        self.recorder = recorder
-        self.duration = Histogram(recorder, names.HTTP_DURATION, edges)
-        self.active = Gauge(recorder, names.HTTP_ACTIVE)
-        self.oldest = Oldest(recorder, names.HTTP_OLDEST)
-        # In order of arrival, so that the first is the oldest; on a clock that all processes share.
-        self.waiting: dict[int, float] = {}
+    def __init__(self, recorder: Recorder, routes: Routes, edges: tuple[float, ...]) -> None:
+        self.recorder, self.routes, self.edges = recorder, routes, edges
+        self._oldest: Cell | None = None
+        self._active: dict[str, Cell] = {}
+        self._durations: dict[tuple[str, int, str, str], Histogram] = {}
+        # In order of arrival: the first is the oldest.
+        self._waiting: dict[int, float] = {}
 
-    def began(self, request: int, method: str) -> None:
-        waiting = self.waiting
-        waiting[request] = began = monotonic()
-        if len(waiting) == 1:
-            self.oldest.set(began)
-        self.active.add(1.0, (method,))
+    def enter(self, request: int, method: str, began: float) -> None:
+        active = self._active.get(method)
+        if active is None:
+            active = self._active[method] = self.recorder.gauge(names.HTTP_ACTIVE, (method,))
+        active.cells[0] += 1.0
+        waiting = self._waiting
+        if not waiting:
+            if self._oldest is None:
+                self._oldest = self.recorder.oldest(names.HTTP_OLDEST)
+            self._oldest.cells[0] = began
+        waiting[request] = began
 
-    def ended(self, request: int, method: str) -> None:
-        waiting = self.waiting
-        first = next(iter(waiting), None) == request
-        waiting.pop(request, None)
-        if first:
-            self.oldest.set(next(iter(waiting.values()), 0.0))
-        self.active.add(-1.0, (method,))
+    def leave(self, request: int, method: str) -> None:
+        began = self._waiting.pop(request, 0.0)
+        self._active[method].cells[0] -= 1.0
+        if self._oldest is not None and self._oldest.cells[0] == began:
+            self._oldest.cells[0] = next(iter(self._waiting.values()), 0.0)
+
+    def record(self, scope: Scope, path: str, method: str, status: int, took: float) -> None:
+        """An answer without an error."""
+        template = relative_template(scope, scope.get("route"))
+        if template is None or status == 405:
+            self.find(scope, path, method, status, "").record(took)
+            return
+        key = (method, status, template, scope.get("root_path", ""))
+        series = self._durations.get(key)
+        if series is None:
+            series = self.find(scope, path, method, status, "")
+            if self.recorder.remembers(series):
+                if len(self._durations) >= MAX_REMEMBERED:
+                    self._durations.clear()
+                self._durations[key] = series
+        series.record(took)
+
+    def find(self, scope: Scope, path: str, method: str, status: int, error: str) -> Histogram:
+        """The series of an answer; ``status`` 0: none was given; ``error``: what went wrong, as semconv error.type."""
+        template = self.routes.template(scope, path, status)
+        labels = (method, template, str(status) if status else "", error)
+        return self.recorder.histogram(names.HTTP_DURATION, labels, self.edges)
 
 
 class Middleware:
-    """Measures every HTTP request that it lets through to ``app``; ``own`` are the paths answered by ``answer``."""
+    """Measures each HTTP request that it lets through to ``app``; ``own`` are endpoints that it answers itself."""
 
-    def __init__(self, app: Application, measures: Measures, own: frozenset[str], answer: Application) -> None:
-        self.app, self.measures, self.own, self.answer = app, measures, own, answer
+    def __init__(self, app: Application, measures: Measures, own: Mapping[str, Application]) -> None:
+        self.app, self.measures, self.own = app, measures, own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or "anvil_monitor" in scope:
             await self.app(scope, receive, send)
             return
-        root = scope.get("root_path", "")
-        path = scope["path"]
-        if path in self.own or (root and path.startswith(root) and path[len(root) :] in self.own):
-            await self.answer(scope, receive, send)
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        own = self.own.get(path.removeprefix(root) if root else path)
+        if own is not None:
+            await own(scope, receive, send)
             return
-        await _Request(self.measures, scope, send, root).run(self.app, receive)
+        if PROBE in scope["headers"]:
+            await self.app(scope, receive, send)
+            return
+        scope["anvil_monitor"] = True
 
-
-class _Request:
-    """One request on its way."""
-
-    __slots__ = ("began", "measures", "method", "root", "scope", "send", "status")
-
-    def __init__(self, measures: Measures, scope: Scope, send: Send, root: str) -> None:
-        self.measures, self.scope, self.send, self.root = measures, scope, send, root
-        method = scope["method"]
-        self.method = method if method in METHODS else "_OTHER"
-        self.status = 0
-        self.began = 0.0
-
-    async def run(self, app: Application, receive: Receive) -> None:
-        measures = self.measures
-        client = self.scope.get("client")
+        measures, request = self.measures, id(scope)
+        method = METHODS.get(scope["method"], "_OTHER")
+        status, ended, recorded = 0, 0.0, False
+        began = monotonic()
+        client = scope.get("client")
         if client is not None:
-            measures.recorder.users.seen(client[0], int(time()) // WINDOW_SECONDS)
-        measures.began(id(self), self.method)
-        self.began = perf_counter()
+            measures.recorder.users.mark(client[0], began)
+        measures.enter(request, method, began)
+
+        async def measured(message: Message) -> None:
+            nonlocal status, ended, recorded
+            await send(message)
+            kind = message["type"]
+            if kind == "http.response.start":
+                status = message["status"]
+            elif kind == "http.response.pathsend" or (
+                kind == "http.response.body" and not message.get("more_body", False)
+            ):
+                ended = monotonic()
+                measures.leave(request, method)
+                # After an error of the server the exception may still be on its way: it names the error.
+                if status < 500:
+                    measures.record(scope, path, method, status, ended - began)
+                    recorded = True
+
+        failure = ""
         try:
-            await app(self.scope, receive, self._send)
+            await self.app(scope, receive, measured)
         except BaseException as error:
-            if self.began:
-                self._finish(self.status or 500, type(error).__name__)
+            failure = type(error).__name__
+            # What was cancelled was not answered with 500, nor with anything else.
+            status = status or (500 if isinstance(error, Exception) else 0)
             raise
-        if self.began:  # no complete answer: the client left, or the application said nothing
-            self._finish(self.status, "" if self.status else "no_response")
-
-    async def _send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.start":
-            self.status = message["status"]
-            await self.send(message)
-        elif kind == "http.response.body" and not message.get("more_body", False):
-            try:
-                await self.send(message)
-            finally:
-                if self.began:
-                    self._finish(self.status, "")
-        else:
-            await self.send(message)
-
-    def _finish(self, status: int, error: str) -> None:
-        measures = self.measures
-        took = perf_counter() - self.began
-        self.began = 0.0
-        measures.ended(id(self), self.method)
-        text = str(status) if status else ""
-        # semconv error.type: the exception, else the status where the server is at fault
-        error = error or (text if status >= 500 else "")
-        route = template(self.scope, status, self.root)  # type: ignore[arg-type]
-        measures.duration.record(took, (self.method, route, text, error))
+        finally:
+            if not ended:
+                measures.leave(request, method)
+                failure = failure or "incomplete_response"
+            if not recorded:
+                error = failure or str(status)
+                took = (ended or monotonic()) - began
+                measures.find(scope, path, method, status, error).record(took)

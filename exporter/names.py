@@ -97,13 +97,19 @@ NOTIFICATIONS: Final = Metric(
 SENDS: Final = Metric(
     "anvil_monitor_sends_total", "counter", "Attempts to send a notification.", ("channel", "outcome")
 )
-QUEUE_AGE: Final = Metric("anvil_monitor_queue_age_seconds", "gauge", "Age of the notification that has waited longest.")
+QUEUE_AGE: Final = Metric(
+    "anvil_monitor_queue_age_seconds", "gauge", "Age of the notification that has waited longest."
+)
 
 # The instrument about itself.
 WORKERS: Final = Metric("anvil_monitor_workers", "gauge", "Live worker processes that have recorded something.")
-PAGES_REFUSED: Final = Metric("anvil_monitor_pages_refused", "gauge", "Files in the pages folder that are no valid page.")
+PAGES_REFUSED: Final = Metric(
+    "anvil_monitor_pages_refused", "gauge", "Files in the pages folder that are no valid page."
+)
 PRIVATE_PAGE: Final = Metric(
-    "anvil_monitor_private_page", "gauge", "1: the worker that answers could make no page file; no other shows its numbers."
+    "anvil_monitor_private_page",
+    "gauge",
+    "1: the worker that answers could make no page file; no other shows its numbers.",
 )
 SERIES_OVERFLOW: Final = Metric(
     "anvil_monitor_series_overflow_total", "counter", "Look-ups of label sets for which a page had no room."

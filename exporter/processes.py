@@ -39,7 +39,7 @@ def find_root(service: Service) -> psutil.Process | None:
 
 
 def _listening(port: int) -> psutil.Process | None:
-    """Who listens on ``port``. Workers share the socket with their supervisor, and psutil names any one of them: climb."""
+    """Who listens on ``port``. Workers share the socket with their supervisor, psutil names any one of them: climb."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:

@@ -1,7 +1,7 @@
 """All pages of a folder as one: read by any worker, and by processes outside the server.
 
-Live workers' pages and the ``retired`` page, which holds what dead workers counted, are added up. Reading takes no lock:
-if ``retired`` changed meanwhile, reading begins again, so nothing is counted twice or missed. Folding dead pages
+Live workers' pages and the ``retired`` page, which holds what dead workers counted, are added up. Reading takes no
+lock: if ``retired`` changed meanwhile, reading begins again, so nothing is counted twice or missed. Folding dead pages
 into ``retired`` is done by one process at a time (``fold.lock``) and may be killed at any instant: the new
 ``retired`` names the pages that it took in, and replaces the old one in one step, before their files are removed.
 """
@@ -45,7 +45,7 @@ class Reading:
 
 @dataclass(slots=True)
 class Totals:
-    """The sum over pages. ``lasting``: counters and histograms; ``levels``: gauges of live workers; times in seconds."""
+    """The sum over pages. ``lasting``: counters and histograms; ``levels``: gauges of live workers; ages in seconds."""
 
     lasting: dict[Key, list[float]] = field(default_factory=dict)
     levels: dict[Key, float] = field(default_factory=dict)
@@ -163,7 +163,9 @@ class Reader:
     def _parse(self, name: str, data: bytes, alive: bool) -> Reading:
         layout.read_header(data, len(data))
         known = self._parsed.get(name)
-        start, records = known if known and known[0] <= len(data) and name.startswith(PREFIX) else (layout.HEADER_SIZE, [])
+        start, records = (
+            known if known and known[0] <= len(data) and name.startswith(PREFIX) else (layout.HEADER_SIZE, [])
+        )
         if start < len(data):
             records = [*records, *layout.read_records(data, start)]
             if len(self._parsed) > 1000:
@@ -247,7 +249,11 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _folded(retired: Reading | None) -> frozenset[str]:
-    return frozenset(name for key, _, _ in retired.records if key.kind == "folded" for name in key.labels) if retired else frozenset()
+    return (
+        frozenset(name for key, _, _ in retired.records if key.kind == "folded" for name in key.labels)
+        if retired
+        else frozenset()
+    )
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:
@@ -259,7 +265,7 @@ def _version(path: Path) -> tuple[int, int, int] | None:
 
 
 def _lock_shared(fd: int) -> bool:
-    """Whether nobody holds the page of ``fd``. The lock that shows it is shared, so that readers never see each other."""
+    """Whether nobody holds the page of ``fd``. The lock that shows it is shared: readers never see each other."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

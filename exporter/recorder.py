@@ -1,204 +1,244 @@
-"""Where a measurement is written: this process's page, shared by everything that measures in it.
+"""Where a measurement is written: the page of this process, shared by everything that measures in it.
 
-A forked child gets a page of its own with its first record. Recording is thread-safe and costs a dictionary look-up, a
-bisect and two array writes.
+Recording costs a bisect and two array writes, without a lock: under Python's global lock ``cells[i] += x`` on a
+memoryview is one step for other threads, because the interpreter changes threads at calls and loops only
+(``tests/exporter/test_recorder.py`` holds this against the running Python). An interpreter without the global lock gets
+a lock round each record.
+
+A page is made with the first series, not at import. A forked child gets its own page and leaves its parent's alone.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
+import sys
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from weakref import WeakSet
 
 from . import folder as folders
+from . import names
 from .layout import Key, Kind
-from .names import OVERFLOW, OVERFLOW_TOTAL, Metric
+from .names import OVERFLOW, Metric
 from .page import Page
-from .users import Users
+from .users import WORDS, Users
 
-logger = logging.getLogger(__name__)
-# A cap on series a page: an accident with a label must not eat the server's memory.
-MOST_SERIES: Final = 2000
-# A label value longer than this is cut: no client's text may fill the page.
-LONGEST_VALUE: Final = 200
+logger = logging.getLogger("anvil_monitor.exporter")
+# An accident with a label must not eat the server's memory.
+MAX_SERIES: Final = 2000
+
+
+class Cell:
+    """One value of one series: :meth:`add` for counters and levels that go up and down, :meth:`set` for levels."""
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: memoryview) -> None:
+        self.cells = cells
+
+    def add(self, amount: float) -> None:
+        self.cells[0] += amount
+
+    def set(self, value: float) -> None:
+        self.cells[0] = value
+
+
+class Histogram:
+    """One series of a histogram: how many values were at or below each of ``edges``, and their sum."""
+
+    __slots__ = ("cells", "edges")
+
+    def __init__(self, cells: memoryview, edges: tuple[float, ...]) -> None:
+        self.cells, self.edges = cells, edges
+
+    def record(self, value: float) -> None:
+        """Count ``value``, which must be finite: a sum would never recover from anything else."""
+        cells = self.cells
+        cells[bisect_left(self.edges, value) + 1] += 1.0
+        cells[0] += value
+
+
+_writing = threading.Lock()
+
+
+class LockedCell(Cell):
+    """For an interpreter without the global lock."""
+
+    __slots__ = ()
+
+    def add(self, amount: float) -> None:
+        with _writing:
+            self.cells[0] += amount
+
+
+class LockedHistogram(Histogram):
+    """For an interpreter without the global lock."""
+
+    __slots__ = ()
+
+    def record(self, value: float) -> None:
+        with _writing:
+            super().record(value)
+
+
+FREE_THREADED: Final = not getattr(sys, "_is_gil_enabled", lambda: True)()
+CELL: Final = LockedCell if FREE_THREADED else Cell
+HISTOGRAM: Final = LockedHistogram if FREE_THREADED else Histogram
 
 
 class Recorder:
-    """Opens series on this process's page, which is made with the first of them. See :func:`recorder_for`."""
+    """Gives series of this process's page. ``folder``: where the pages of all workers are. See :func:`recorder_for`.
 
-    def __init__(self, folder: Path) -> None:
+    Where no page file can be made (a read-only folder, a full disk) the series live in this process's memory, which is
+    said once in the log and by ``anvil_monitor_private_page``.
+    """
+
+    def __init__(self, folder: Path, max_series: int = MAX_SERIES) -> None:
         self.folder = folder
-        self.families: list[Family] = []
-        self.is_private = False
-        self._page: Page | None = None
-        self._reset()
-
-    def _reset(self) -> None:
-        self.lock = threading.RLock()
-        self._page = None
-        self._cells: dict[Key, memoryview] = {}
+        self.max_series = max_series
+        self.page: Page | None = None
+        self._lock = threading.Lock()
+        self._series: dict[Key, Cell | Histogram] = {}
+        self._overflow: dict[Key, Cell | Histogram] = {}
         self._users: Users | None = None
-        for family in self.families:
-            family.cells.clear()
-
-    def renew(self) -> None:
-        """In a forked child: leave the parent's page to the parent. Closing our copy of its descriptor keeps its lock."""
-        if self._page is not None:
-            self._page.close()
-        self._reset()
+        _living.add(self)
 
     @property
-    def page(self) -> Page:
-        """This process's page. Where no file can be had it is memory of this process alone: said once."""
-        with self.lock:
-            if self._page is None:
-                self._start()
-            assert self._page is not None
-            return self._page
+    def private(self) -> bool:
+        """Whether this process measures into its own memory only."""
+        return self.page is not None and self.page.path is None
+
+    def histogram(self, metric: Metric, labels: tuple[str, ...], edges: tuple[float, ...]) -> Histogram:
+        """The series of ``metric`` with these label values (in the metric's order; an empty one is absent)."""
+        series = self._get(Key("histogram", metric.name, labels, edges))
+        assert isinstance(series, Histogram)
+        return series
+
+    def counter(self, metric: Metric, labels: tuple[str, ...] = ()) -> Cell:
+        return self._cell("counter", metric, labels)
+
+    def gauge(self, metric: Metric, labels: tuple[str, ...] = ()) -> Cell:
+        """A level of this process: levels of live processes add up, a dead one's vanish."""
+        return self._cell("gauge", metric, labels)
+
+    def oldest(self, metric: Metric) -> Cell:
+        """When the oldest of something began, on the monotonic clock (0: nothing is on); read as its age."""
+        return self._cell("oldest", metric, ())
 
     @property
     def users(self) -> Users:
-        users = self._users
-        if users is None:
-            with self.lock:
-                self.page  # noqa: B018 - makes it
-                users = self._users
-        assert users is not None
-        return users
+        """The bitmaps of this worker's clients."""
+        if self._users is None:
+            with self._lock:
+                if self._users is None:
+                    self._users = self._open_users()
+        return self._users
 
-    def _start(self) -> None:
-        salt = os.urandom(32)
-        try:
-            folders.prepare(self.folder)
-            salt = folders.salt(self.folder)
-            self._page = Page.in_folder(self.folder)
-        except OSError as error:
-            if not self.is_private:
-                logger.warning(
-                    "anvil-monitor cannot use %s (%s): this worker's metrics are served by this worker alone",
-                    self.folder, error.strerror or error,
-                )  # fmt: skip
-            self.is_private = True
-            self._page = Page.private()
-        words = self._page.add(Key("users", "")).cast("B").cast("Q")
-        self._users = Users(words, salt)
+    def remembers(self, series: Cell | Histogram) -> bool:
+        """Whether ``series`` is a label set's own, and no overflow series, which a caller must not keep for one."""
+        return not any(series is each for each in self._overflow.values())
 
-    def cell(self, kind: Kind, metric: Metric, values: tuple[str, ...], edges: tuple[float, ...]) -> memoryview:
-        """The cells of a series; a full page gives its metric's one overflow series. Call with the lock held."""
-        key = Key(kind, metric.name, tuple(value[:LONGEST_VALUE] for value in values), edges)
-        cells = self._cells.get(key)
-        if cells is not None:
-            return cells
-        page = self.page
-        if len(self._cells) < MOST_SERIES:
-            try:
-                cells = self._cells[key] = page.add(key)
-                return cells
-            except OSError as error:  # the disk is full: what has a place goes on being measured
-                logger.debug("no room for a series of %s: %s", metric.name, error)
+    def close(self) -> None:
+        """Give the page up, as at the end of the process; what it counted is folded by the next reader."""
+        with self._lock:
+            if self.page is not None:
+                self.page.close()
+
+    def _cell(self, kind: Kind, metric: Metric, labels: tuple[str, ...]) -> Cell:
+        series = self._get(Key(kind, metric.name, labels))
+        assert isinstance(series, Cell)
+        return series
+
+    def _get(self, key: Key) -> Cell | Histogram:
+        series = self._series.get(key)
+        if series is not None:
+            return series
+        with self._lock:
+            series = self._series.get(key)
+            if series is None and len(self._series) < self.max_series:
+                try:
+                    series = self._series[key] = _wrap(key, self._open_page().add(key))
+                except OSError:
+                    self.max_series = len(self._series)  # the page cannot grow: full is full
+            return series or self._spill(key)
+
+    def _spill(self, key: Key) -> Cell | Histogram:
+        """The one series of the metric that takes what has no room of its own."""
+        refused = self._overflowing(Key("counter", names.SERIES_OVERFLOW.name))
+        assert isinstance(refused, Cell)
+        refused.add(1.0)
+        return self._overflowing(Key(key.kind, key.name, (OVERFLOW,) * len(key.labels), key.edges))
+
+    def _overflowing(self, key: Key) -> Cell | Histogram:
+        series = self._overflow.get(key)
+        if series is None:
+            series = self._overflow[key] = _wrap(key, self._add(key))
+        return series
+
+    def _add(self, key: Key) -> memoryview:
+        """Cells for ``key``; where the page cannot even take these, cells that nobody reads."""
         try:
-            self._spill(Key("counter", OVERFLOW_TOTAL.name))[0] += 1.0
-            return self._spill(Key(kind, metric.name, tuple(OVERFLOW for _ in values), edges))
+            return self._open_page().add(key)
         except OSError:
-            return memoryview(bytearray(8 * (len(edges) + 2))).cast("d")  # nowhere: better lost than an error there
+            words = WORDS if key.kind == "users" else len(key.edges) + 2
+            return memoryview(bytearray(8 * words)).cast("d")
 
-    def _spill(self, key: Key) -> memoryview:
-        cells = self._cells.get(key)
-        if cells is None:
-            cells = self._cells[key] = self.page.add(key)
-        return cells
+    def _open_page(self) -> Page:
+        if self.page is None:
+            try:
+                folders.prepare(self.folder)
+                self.page = Page.in_folder(self.folder)
+            except OSError as error:
+                logger.warning(
+                    "anvil-monitor cannot make a page in %s (%s): the numbers of this worker (pid %d) are kept in its "
+                    "own memory, and no other worker shows them", self.folder, error.strerror or error, os.getpid(),
+                )  # fmt: skip
+                self.page = Page.private()
+        return self.page
 
+    def _open_users(self) -> Users:
+        cells = self._add(Key("users", names.HTTP_USERS.name))
+        try:
+            return Users(cells, os.urandom(32) if self.private else folders.salt(self.folder))
+        except OSError:  # without the common salt this worker's clients count apart from the others'
+            return Users(cells, os.urandom(32))
 
-class Family:
-    """All series of one metric in this process; ``key`` is the values of its labels, in order."""
-
-    kind: Kind = "gauge"
-
-    def __init__(self, recorder: Recorder, metric: Metric, edges: Sequence[float] = ()) -> None:
-        self.recorder, self.metric = recorder, metric
-        self.edges = tuple(sorted({float(edge) for edge in edges}))
-        self.cells: dict[tuple[str, ...], memoryview] = {}
-        recorder.families.append(self)
-
-    def open(self, key: tuple[str, ...]) -> memoryview:
-        """The cells of ``key``, made where they are new. Call with the recorder's lock held."""
-        cells = self.recorder.cell(self.kind, self.metric, key, self.edges)
-        # What overflowed is not remembered by its own key: that memory would be what the cap is against.
-        if len(self.cells) < MOST_SERIES:
-            self.cells[key] = cells
-        return cells
-
-
-class Histogram(Family):
-    """Durations and sizes, in buckets with inclusive upper bounds ``edges`` and one for the rest."""
-
-    kind: Kind = "histogram"
-
-    def record(self, value: float, key: tuple[str, ...] = ()) -> None:
-        """Count ``value``; what is no finite number is left out, for a sum would never recover from it."""
-        if not math.isfinite(value):
+    def renew(self) -> None:
+        """In a forked child: a page of its own with the same series, all at zero."""
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        parents, self.page = self.page, None
+        if parents is None:
             return
-        with self.recorder.lock:
-            cells = self.cells.get(key)
-            if cells is None:
-                cells = self.open(key)
-            cells[0] += value
-            cells[1 + bisect_left(self.edges, value)] += 1.0
+        parents.close()  # else the parent would seem alive as long as this child is
+        self._users = None
+        for key, series in [*self._series.items(), *self._overflow.items()]:
+            series.cells = self._add(key)
 
 
-class Counter(Family):
-    """A number of events; it only grows, over workers and their deaths."""
-
-    kind: Kind = "counter"
-
-    def add(self, amount: float = 1.0, key: tuple[str, ...] = ()) -> None:
-        with self.recorder.lock:
-            cells = self.cells.get(key)
-            if cells is None:
-                cells = self.open(key)
-            cells[0] += amount
+def _wrap(key: Key, cells: memoryview) -> Cell | Histogram:
+    return HISTOGRAM(cells, key.edges) if key.kind == "histogram" else CELL(cells)
 
 
-class Gauge(Counter):
-    """A level of this process; levels of processes add up, and end with their process."""
-
-    kind: Kind = "gauge"
-
-    def set(self, value: float, key: tuple[str, ...] = ()) -> None:
-        with self.recorder.lock:
-            cells = self.cells.get(key)
-            if cells is None:
-                cells = self.open(key)
-            cells[0] = value
-
-
-class Oldest(Gauge):
-    """When something began, on the monotonic clock that all processes of a host share; 0 for nothing."""
-
-    kind: Kind = "oldest"
-
-
-_recorders: dict[Path, Recorder] = {}
+_living: WeakSet[Recorder] = WeakSet()
+_by_folder: dict[Path, Recorder] = {}
 _making = threading.Lock()
 
 
 def recorder_for(folder: Path) -> Recorder:
     """The recorder of this process for ``folder``: one, however many applications measure into it."""
     with _making:
-        if folder not in _recorders:
-            _recorders[folder] = Recorder(folder)
-        return _recorders[folder]
+        if folder not in _by_folder:
+            _by_folder[folder] = Recorder(folder)
+        return _by_folder[folder]
 
 
 def _after_fork() -> None:
-    global _making
-    _making = threading.Lock()
-    for recorder in _recorders.values():
+    global _making, _writing
+    _making, _writing = threading.Lock(), threading.Lock()
+    for recorder in list(_living):
         recorder.renew()
 
 

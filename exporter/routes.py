@@ -2,9 +2,10 @@
 
 FastAPI keeps the full template of a route under ``include_router`` only in
 ``scope["fastapi"]["effective_route_context"].path_format``, a private key (``scope["route"]`` has the template relative
-to its own router); it leaves no route at all for Starlette's plain ones. Prefixes of mounts are in ``scope["root_path"]``,
-with the values of their parameters in them. ``tests/exporter/test_routes.py`` holds all of it against the FastAPI that
-is installed. What is returned is always a template that the application itself has, or :data:`~.names.UNMATCHED`.
+to its own router); it leaves no route at all for Starlette's plain ones. Prefixes of mounts are in
+``scope["root_path"]``, with the values of their parameters in them. ``tests/exporter/test_routes.py`` holds all of it
+against the FastAPI that is installed. What is returned is always a template that the application itself has, or
+:data:`~.names.UNMATCHED`.
 """
 
 from __future__ import annotations
