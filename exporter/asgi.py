@@ -28,7 +28,7 @@ async def read_body(receive: Receive, limit: int) -> bytes | None:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if len(body) > limit:
             raise BodyTooLargeError
         if not message.get("more_body", False):

@@ -122,5 +122,7 @@ class Database:
             there.discard(id(record))
             tell()
 
-        for name, listener in {"connect": connect, "checkout": checkout, "checkin": checkin, "close": close}.items():
-            event.listen(engine, name, listener)
+        event.listen(engine, "connect", connect)
+        event.listen(engine, "checkout", checkout)
+        event.listen(engine, "checkin", checkin)
+        event.listen(engine, "close", close)

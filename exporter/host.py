@@ -6,7 +6,7 @@ https://opentelemetry.io/docs/specs/semconv/system/system-metrics/
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psutil
 
@@ -27,7 +27,7 @@ def collect() -> list[Family]:
     return [family for family in families if family.samples]
 
 
-def _family(name: str, kind: Kind, text: str, samples: list[tuple[LabelPairs, float]]) -> Family:
+def _family(name: str, kind: Kind, text: str, samples: Iterable[tuple[LabelPairs, float]]) -> Family:
     return Family(Metric(name, kind, text), [Sample("", labels, float(value)) for labels, value in samples])
 
 

@@ -20,7 +20,7 @@ def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bo
     buckets, never into a smaller one than they may belong to.
     """
     found: dict[str, list[Sample]] = {}
-    histograms: dict[tuple[str, tuple[str, ...]], Sequence[float]] = {}
+    histograms: dict[tuple[str, tuple[str, ...]], list[float]] = {}
     bounds = dict(edges)
     for key, values in totals.lasting.items():
         if key.kind == "counter":
@@ -68,7 +68,7 @@ def _bucket_labels(labels: LabelPairs, edges: tuple[float, ...]) -> tuple[LabelP
     return tuple((*labels, ("le", text)) for text in (*map(number_text, edges), "+Inf"))
 
 
-def _rebucket(old: Sequence[float], values: Sequence[float], new: Sequence[float]) -> list[float]:
+def _rebucket(old: tuple[float, ...], values: list[float], new: tuple[float, ...]) -> list[float]:
     result = [values[0], *[0.0] * (len(new) + 1)]
     for edge, count in zip([*old, float("inf")], values[1:], strict=True):
         result[1 + bisect_left(new, edge)] += count

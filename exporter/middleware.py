@@ -8,6 +8,7 @@ counted.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from time import monotonic
 from typing import Final
@@ -17,6 +18,7 @@ from .asgi import Application, Message, Receive, Scope, Send
 from .recorder import Cell, Histogram, Recorder
 from .routes import Routes, relative_template
 
+logger = logging.getLogger("anvil_monitor.exporter")
 # semconv http.request.method: anything else is _OTHER, so that no client can invent label values.
 METHODS: Final = {
     method: method
@@ -38,6 +40,7 @@ class Measures:
         self._durations: dict[tuple[str, int, str, str], Histogram] = {}
         # In order of arrival: the first is the oldest.
         self._waiting: dict[int, float] = {}
+        self._failed = False
 
     def enter(self, request: int, method: str, began: float) -> None:
         active = self._active.get(method)
@@ -57,24 +60,34 @@ class Measures:
         if self._oldest is not None and self._oldest.cells[0] == began:
             self._oldest.cells[0] = next(iter(self._waiting.values()), 0.0)
 
-    def record(self, scope: Scope, path: str, method: str, status: int, took: float) -> None:
-        """An answer without an error."""
+    def record(self, scope: Scope, path: str, method: str, status: int, error: str, took: float) -> None:
+        """An answer. ``status`` 0: none was given; ``error``: what went wrong, as semconv error.type, else empty."""
+        try:
+            if error:
+                self._find(scope, path, method, status, error).record(took)
+            else:
+                self._record(scope, path, method, status, took)
+        except Exception:  # the application's answer matters more than its measurement
+            if not self._failed:
+                self._failed = True
+                logger.exception("anvil-monitor could not record a request; further failures are not logged")
+
+    def _record(self, scope: Scope, path: str, method: str, status: int, took: float) -> None:
         template = relative_template(scope, scope.get("route"))
         if template is None or status == 405:
-            self.find(scope, path, method, status, "").record(took)
+            self._find(scope, path, method, status, "").record(took)
             return
         key = (method, status, template, scope.get("root_path", ""))
         series = self._durations.get(key)
         if series is None:
-            series = self.find(scope, path, method, status, "")
+            series = self._find(scope, path, method, status, "")
             if self.recorder.remembers(series):
                 if len(self._durations) >= MAX_REMEMBERED:
                     self._durations.clear()
                 self._durations[key] = series
         series.record(took)
 
-    def find(self, scope: Scope, path: str, method: str, status: int, error: str) -> Histogram:
-        """The series of an answer; ``status`` 0: none was given; ``error``: what went wrong, as semconv error.type."""
+    def _find(self, scope: Scope, path: str, method: str, status: int, error: str) -> Histogram:
         template = self.routes.template(scope, path, status)
         labels = (method, template, str(status) if status else "", error)
         return self.recorder.histogram(names.HTTP_DURATION, labels, self.edges)
@@ -123,7 +136,7 @@ class Middleware:
                 measures.leave(request, method)
                 # After an error of the server the exception may still be on its way: it names the error.
                 if status < 500:
-                    measures.record(scope, path, method, status, ended - began)
+                    measures.record(scope, path, method, status, "", ended - began)
                     recorded = True
 
         failure = ""
@@ -139,6 +152,6 @@ class Middleware:
                 measures.leave(request, method)
                 failure = failure or "incomplete_response"
             if not recorded:
-                error = failure or str(status)
+                what = failure or str(status)
                 took = (ended or monotonic()) - began
-                measures.find(scope, path, method, status, error).record(took)
+                measures.record(scope, path, method, status, what, took)

@@ -68,7 +68,7 @@ class Page:
     def private(cls) -> Page:
         return cls(None, None)
 
-    def add(self, key: layout.Key) -> memoryview:
+    def add(self, key: layout.Key) -> memoryview[float]:
         """Append an empty record; its values as ``float`` cells. Raises ``OSError`` when the page cannot grow."""
         values = {"histogram": len(key.edges) + 2, "users": users.WORDS}.get(key.kind, 1)
         data = layout.record(key.encode(), [0.0] * values)

@@ -39,7 +39,7 @@ class Reading:
 
     name: str
     alive: bool
-    values: memoryview  # of float, over the whole page
+    values: memoryview[float]  # of float, over the whole page
     records: list[tuple[Key, int, int]]
 
 
@@ -204,7 +204,7 @@ def total(pages: Iterable[Reading], refused: int, now: float) -> Totals:
         for key, first, count in page.records:
             if key.kind in layout.LASTING:
                 known = lasting.get(key)
-                mine = values[first : first + count].tolist()
+                mine = list(values[first : first + count])
                 lasting[key] = mine if known is None else list(map(add, known, mine))
             elif not page.alive:
                 continue

@@ -36,7 +36,7 @@ class Cell:
 
     __slots__ = ("cells",)
 
-    def __init__(self, cells: memoryview) -> None:
+    def __init__(self, cells: memoryview[float]) -> None:
         self.cells = cells
 
     def add(self, amount: float) -> None:
@@ -51,7 +51,7 @@ class Histogram:
 
     __slots__ = ("cells", "edges")
 
-    def __init__(self, cells: memoryview, edges: tuple[float, ...]) -> None:
+    def __init__(self, cells: memoryview[float], edges: tuple[float, ...]) -> None:
         self.cells, self.edges = cells, edges
 
     def record(self, value: float) -> None:
@@ -178,7 +178,7 @@ class Recorder:
             series = self._overflow[key] = _wrap(key, self._add(key))
         return series
 
-    def _add(self, key: Key) -> memoryview:
+    def _add(self, key: Key) -> memoryview[float]:
         """Cells for ``key``; where the page cannot even take these, cells that nobody reads."""
         try:
             return self._open_page().add(key)
@@ -218,7 +218,7 @@ class Recorder:
             series.cells = self._add(key)
 
 
-def _wrap(key: Key, cells: memoryview) -> Cell | Histogram:
+def _wrap(key: Key, cells: memoryview[float]) -> Cell | Histogram:
     return HISTOGRAM(cells, key.edges) if key.kind == "histogram" else CELL(cells)
 
 

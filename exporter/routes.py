@@ -51,7 +51,7 @@ class Routes:
         route = scope.get("route")
         text = relative_template(scope, route)
         root = scope.get("root_path", "")
-        outer = scope.get("app_root_path", root)
+        outer: str = scope.get("app_root_path", root)
         if text is not None:
             return f"{outer}{self._prefix(root[len(outer) :])}{text}"
         endpoint = scope.get("endpoint")

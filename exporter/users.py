@@ -25,7 +25,7 @@ MAX_REMEMBERED: Final = 10_000
 class Users:
     """Marks the clients of one worker in its page. ``cells``: the page's ``users`` record."""
 
-    def __init__(self, cells: memoryview, salt: bytes) -> None:
+    def __init__(self, cells: memoryview[float], salt: bytes) -> None:
         raw = cells.cast("B")
         self._numbers = raw[: 8 * WINDOWS].cast("Q")
         self._bits = raw[8 * WINDOWS :]
@@ -63,7 +63,7 @@ class Users:
         self._until = (window + 1) * WINDOW_SECONDS
 
 
-def recent(values: memoryview, now: float) -> int:
+def recent(values: memoryview[float], now: float) -> int:
     """The bits, as one large integer, of a page's ``users`` record that were set within the last minute."""
     raw = values.cast("B")
     numbers = raw[: 8 * WINDOWS].cast("Q")
