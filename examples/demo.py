@@ -24,13 +24,13 @@ from urllib.request import Request, urlopen
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a file (scripts/demo --help), not only with -m
 
+from examples.inbox import Inbox, News  # noqa: E402
 from examples.processes import DiedError, Processes, free_port  # noqa: E402
 
-SLOW = {"seconds": 0.8, "memory_mb": 450}
+SLOW = {"seconds": 0.8, "memory_mb": 700}
 BREAKS = ("API response time", "Frontend load time", "Database query time", "Server memory")
 SINKS = ("webhook", "mail")
-WORDS = {"missed": "is missed", "recovered": "recovered"}
-LIVE_WITHIN, TOLD_WITHIN, RECOVERED_WITHIN = 60.0, 60.0, 90.0
+LIVE_WITHIN, TOLD_WITHIN, RECOVERED_WITHIN = 60.0, 60.0, 90.0  # seconds
 
 
 class TooLateError(Exception):
@@ -39,6 +39,11 @@ class TooLateError(Exception):
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+def clear_line() -> None:
+    if sys.stdout.isatty():
+        print("\r\033[K", end="", flush=True)
 
 
 def wait(what: str, within: float, processes: Processes, look: Callable[[], tuple[bool, str]]) -> float:
@@ -50,13 +55,13 @@ def wait(what: str, within: float, processes: Processes, look: Callable[[], tupl
         now = time.monotonic()
         if sys.stdout.isatty() and now - began > 1:
             line = f"  … {now - began:3.0f} s  {state}"[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\033[K{line}", end="", flush=True)
+            clear_line()
+            print(line, end="", flush=True)
         elif now - shown >= 5 and not done:
             say(f"… {now - began:.0f} s: {state}")
             shown = now
         if done or now - began > within:
-            if sys.stdout.isatty():
-                print("\r\033[K", end="", flush=True)
+            clear_line()
             if done:
                 return now - began
             raise TooLateError(f"{what} took longer than {within:.0f} s: {state}")
@@ -78,7 +83,8 @@ class Demo:
         ports = [free_port(port) for port in (8000, 9109, 8025, 8026)]
         self.server, self.monitor = (f"http://127.0.0.1:{port}" for port in ports[:2])
         self.state = f"{self.monitor}/api/v1/targets-state"  # what the page polls
-        self.ports, self.messages = ports, folder / "messages.jsonl"
+        self.ports, self.inbox = ports, Inbox(folder / "messages.jsonl")
+        self.since: dict[str, tuple[float, float]] = {}  # of a target: when it was missed, when its alert fired
         configuration = (ROOT / "examples/monitor.toml").read_text()
         configuration = configuration.replace("127.0.0.1:8000", f"127.0.0.1:{ports[0]}")
         configuration = configuration.replace("127.0.0.1:9109", f"127.0.0.1:{ports[1]}")
@@ -101,14 +107,15 @@ class Demo:
         took = wait("a live value of all five targets", LIVE_WITHIN, self.processes, self.live)
         say(f"All five targets are live after {took:.0f} s:")
         self.table()
-        breach = self.break_it()
-        self.recover(breach)
+        took = wait("a quiet start", LIVE_WITHIN, self.processes, self.settled)
+        say(f"Everybody has come and every promise is kept ({took:.0f} s).")
+        self.recover(self.break_it())
 
     def start(self) -> None:
         host, port = "127.0.0.1", str(self.ports[0])
         start = self.processes.start
         start("sinks", "examples.sinks", "--webhook-port", str(self.ports[2]), "--mail-port", str(self.ports[3]),
-              "--record", str(self.messages))  # fmt: skip
+              "--record", str(self.inbox.record))  # fmt: skip
         start("server", "uvicorn", "examples.server:app", "--host", host, "--port", port, "--workers", "2",
               "--timeout-keep-alive", "120", "--no-access-log", "--log-level", "warning")  # fmt: skip
         took = wait("the server's start", 30, self.processes, lambda: self.answers(f"{self.server}/api/items/1"))
@@ -125,12 +132,15 @@ class Demo:
         fetch(f"{self.server}/demo/slow", SLOW)
         breach = time.time()
         say(f"Broke it: every query now takes {SLOW['seconds']} s longer, a worker took {SLOW['memory_mb']} MB.")
-        wait("the message", TOLD_WITHIN, self.processes, lambda: self.told(breach, "missed"))
-        self.show_messages(breach)
+        wait("the message", TOLD_WITHIN, self.processes, lambda: self.told("missed", breach))
         self.table()
+        missed, fired = self.since[BREAKS[0]]
         for sink in SINKS:
-            first = min(at["at"] for at in self.arrived(sink, breach, "missed")[BREAKS[0]]) - breach
-            say(f"{first:.1f} s from the breach to the message at the {sink} (the rule itself holds for 5 s).")
+            message = self.inbox.first(sink, BREAKS[0], "missed", breach)
+            assert message
+            parts = f"{missed - breach:.1f} s until it was missed, {fired - missed:.1f} s that the rule holds"
+            say(f"{BREAKS[0]}: {message.at - breach:.1f} s from the breach to the message at the {sink}:")
+            print(f"            {parts}, {message.at - fired:.1f} s to tell.", flush=True)
         return breach
 
     def recover(self, breach: float) -> None:
@@ -138,11 +148,10 @@ class Demo:
         recovery = time.time()
         say("Recovered it: queries are fast again, the memory is given back. Its windows look back 30 s.")
         wait("the message that it recovered", RECOVERED_WITHIN, self.processes,
-             lambda: self.told(recovery, "recovered"))  # fmt: skip
-        self.show_messages(recovery)
+             lambda: self.told("recovered", recovery))  # fmt: skip
         self.table()
         say(f"{time.time() - recovery:.1f} s from the recovery to its last message. "
-            f"{len(self.read_messages(breach))} messages in all.")  # fmt: skip
+            f"{len(self.inbox.read())} messages in all.")  # fmt: skip
 
     def answers(self, url: str) -> tuple[bool, str]:
         try:
@@ -151,60 +160,52 @@ class Demo:
             return False, f"{url}: {getattr(error, 'reason', error)}"
         return True, "answers"
 
-    def targets(self) -> list[dict[str, Any]]:
-        """The five targets as the monitor's page gets them."""
+    def overview(self) -> dict[str, Any]:
+        """What the monitor's page shows; empty when it does not answer."""
         try:
-            status = fetch(self.state)
+            found: dict[str, Any] = fetch(self.state)["data"]
         except (URLError, OSError, ValueError):
-            return []
-        found: list[dict[str, Any]] = status["data"]["targets"]
+            return {"targets": [], "alerts": []}
         return found
 
     def live(self) -> tuple[bool, str]:
-        targets = self.targets()
+        targets = self.overview()["targets"]
         alive = [target for target in targets if target["value"] is not None]
         missing = ", ".join(target["title"] for target in targets if target["value"] is None)
         text = f"{len(alive)} of 5 targets live{missing and f', waiting for {missing}'}"
         return len(alive) == len(targets) == 5, text
 
+    def settled(self) -> tuple[bool, str]:
+        """Whether all who should be there are, and nothing is missed: only then is what comes ours."""
+        overview = self.overview()
+        users = next((target["value"] for target in overview["targets"] if target["unit"] == "users"), 0)
+        kept = sum(target["state"] == "ok" for target in overview["targets"])
+        done = users >= 0.95 * self.options.users and kept == 5 and not overview["alerts"]
+        return done, f"{users:.0f} users, {kept} of 5 promises kept"
+
     def table(self) -> None:
-        for target in self.targets():
+        for target in self.overview()["targets"]:
             now = f"{target['title']:<20} {target['text']:>10}   target {target['promise']:<10} {target['state']:<8}"
             print(f"            {now} {target['measure']}")
         sys.stdout.flush()
 
-    def read_messages(self, since: float) -> list[dict[str, Any]]:
-        if not self.messages.exists():
-            return []
-        lines = self.messages.read_text().splitlines(keepends=True)
-        told = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [message for message in told if message["at"] >= since]
-
-    def arrived(self, sink: str, since: float, what: str) -> dict[str, list[dict[str, Any]]]:
-        """The messages at ``sink`` that say of each target that it is ``missed`` or has ``recovered``."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for message in self.read_messages(since):
-            for name in BREAKS:
-                said = f"{name} recovered" in message["text"]
-                told = said if what == "recovered" else name in message["text"] and not said
-                if message["sink"] == sink and told:
-                    found.setdefault(name, []).append(message)
-        return found
-
-    def told(self, since: float, what: str) -> tuple[bool, str]:
-        counts = {sink: len(self.arrived(sink, since, what)) for sink in SINKS}
+    def told(self, news: News, since: float) -> tuple[bool, str]:
+        """Whether both sinks were told of all that breaks, or recovers; narrates what arrives."""
+        overview = self.overview()
+        titles = {target["target"]: target["title"] for target in overview["targets"]}
+        for alert in overview["alerts"]:
+            if alert["state"] == "firing" and alert["target"] in titles:
+                self.since.setdefault(titles[alert["target"]], (alert["since"], alert["fired_at"]))
+        for head, lines in self.inbox.news(since):
+            clear_line()
+            say(head)
+            print("".join(f"            │ {line}\n" for line in lines), end="", flush=True)
+        counts = {sink: self.inbox.told(sink, BREAKS, news, since) for sink in SINKS}
         text = ", ".join(f"{sink} {count} of {len(BREAKS)}" for sink, count in counts.items())
-        now = next((target for target in self.targets() if target["title"] == BREAKS[0]), None)
-        if now:
-            text += f"; {now['title']} {now['text']}, {now['state']}{now['alert'] and ', alert ' + now['alert']}"
-        return all(count == len(BREAKS) for count in counts.values()), f"told what {WORDS[what]}: {text}"
-
-    def show_messages(self, since: float) -> None:
-        for message in self.read_messages(since):
-            clock = time.strftime("%H:%M:%S", time.localtime(message["at"]))
-            say(f"At the {message['sink']} at {clock}, {message['at'] - since:.1f} s later: {message['title']}")
-            for line in message["text"].strip().splitlines():
-                print(f"            │ {line}", flush=True)
+        for target in overview["targets"]:
+            if target["title"] == BREAKS[0]:
+                text += f"; {target['title']} {target['text']}, {target['state']}"
+        return all(count == len(BREAKS) for count in counts.values()), f"told of {news} targets: {text}"
 
     def stay(self) -> None:
         say(f"It stays up to be looked at: page {self.monitor}/  shop {self.server}/")

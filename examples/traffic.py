@@ -45,7 +45,7 @@ class Traffic:
             group.create_task(self.tell())
 
     async def live(self, user: int) -> None:
-        """One user's life: first visits are spread over one pause, later ones come a pause apart."""
+        """One user's life: all have come after one pause; later visits are about a pause apart."""
         # verify=False: plain HTTP, and a TLS context for each of a hundred users takes seconds to make.
         transport = httpx.AsyncHTTPTransport(
             verify=False, local_address=address(user), limits=httpx.Limits(keepalive_expiry=120)
