@@ -25,7 +25,7 @@ METHODS: Final = {
     for method in ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
 }
 # The exporter's probe says who it is: its requests are no traffic, and an idle service stays idle.
-PROBE: Final = (b"user-agent", b"anvil-monitor-probe")
+PROBE: Final = (b"user-agent", names.PROBE_AGENT.encode())
 # Bounded, because prefixes of mounts may hold values that clients choose.
 MAX_REMEMBERED: Final = 4096
 

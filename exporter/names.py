@@ -90,6 +90,13 @@ PROCESS_COUNT: Final = Metric("process_count", "gauge", "Processes of the server
 
 EVENT_LOOP_LAG: Final = Metric("python_event_loop_lag_seconds", "histogram", "How late the event loop wakes up.")
 
+# Who the probe says it is.
+PROBE_AGENT: Final = "anvil-monitor-probe"
+PROBE_SUCCESS: Final = Metric("probe_success", "gauge", "1: the service's URL answered below 500.", ("service", "url"))
+PROBE_DURATION: Final = Metric(
+    "probe_duration_seconds", "gauge", "Time to the answer, or since the question.", ("service", "url")
+)
+
 # The monitor about itself.
 NOTIFICATIONS: Final = Metric(
     "anvil_monitor_notifications", "gauge", "Notifications in the outbox, by what became of them.", ("channel", "state")

@@ -102,17 +102,23 @@ class Routes:
 
 def relative_template(scope: Scope, route: Any) -> str | None:
     """The template below ``root_path`` that the scope itself names, if it does."""
-    fastapi = scope.get("fastapi")
-    if fastapi is not None:
-        context = fastapi.get("effective_route_context")
-        # A context may be left over from the router round a mount: it counts if the route is its own.
-        if context is not None and context.original_route is route:
-            return str(context.path_format)
-    if route is None or getattr(route, "routes", None) is not None or not hasattr(route, "methods"):
-        return None  # none, or a mount
-    if scope.get("endpoint") is not getattr(route, "endpoint", None):
-        return None  # left over from outside: the endpoint that ran is another one's
-    return str(route.path_format)
+    if route is None:
+        return None
+    text: str
+    try:
+        if "fastapi" in scope:
+            context = scope["fastapi"].get("effective_route_context")
+            # A context may be left over from the router round a mount: it counts if the route is its own.
+            if context is not None and context.original_route is route:
+                text = context.path_format
+                return text
+        # A route may be left over from outside too: then the endpoint that ran is another one's.
+        if route.endpoint is scope["endpoint"]:
+            text = route.path_format
+            return text
+    except (AttributeError, KeyError):  # a mount
+        pass
+    return None
 
 
 def _walk(

@@ -1,4 +1,4 @@
-"""The exporter outside the server: host and processes as one ``/metrics``.
+"""The exporter outside the server: host, processes and probe as one ``/metrics``.
 
 Part of ``anvil-monitor up`` (scraped over HTTP as Prometheus would) and of the bundle (``anvil-monitor exporter``).
 """
@@ -16,6 +16,7 @@ from anvil_monitor.targets import Configuration
 
 from . import host
 from .exposition import CONTENT_TYPE, Family, render
+from .probe import Probe
 from .processes import ServerProcesses
 
 
@@ -24,11 +25,17 @@ class Collector:
 
     def __init__(self, configuration: Configuration) -> None:
         self._processes = [ServerProcesses(service) for service in configuration.services]
+        patience = min(1.0, configuration.monitor.scrape_timeout / 2)
+        self._probes = [Probe(service, patience=patience) for service in configuration.services]
         self._lock = threading.Lock()
 
     def collect(self) -> list[Family]:
         with self._lock:
-            seen = [*host.collect(), *(family for processes in self._processes for family in processes.collect())]
+            for probe in self._probes:
+                probe.start()
+            seen = host.collect()
+            for part in (*self._processes, *self._probes):
+                seen += part.collect()
         return _merged(seen)
 
 
