@@ -1,0 +1,310 @@
+"""The whole system in one process, run for real against servers that come, go, slow down, hang and answer garbage."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from anvil_monitor.monitoring import embedded
+from anvil_monitor.targets import Configuration, ConfigurationError, Secret, load
+
+
+class Quiet:
+    """A view that keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.overviews = 0
+
+    def show(self, overview: Any) -> None:
+        self.overviews += 1
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def close(self) -> None:
+        pass
+
+
+class Running:
+    """``embedded.run`` in a thread of its own, and what a test asks it over HTTP."""
+
+    def __init__(self, configuration: Configuration, environ: dict[str, str]) -> None:
+        self.view = Quiet()
+        self.url = ""
+        self.error: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(configuration, environ), daemon=True)
+        self._thread.start()
+        self._ready.wait(20)
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=10)
+
+    def _run(self, configuration: Configuration, environ: dict[str, str]) -> None:
+        async def main() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            await embedded.run(
+                configuration, environ=environ, stop=self._stop, ready=self._set, view=lambda url: self.view
+            )
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:  # noqa: BLE001  the test reads it
+            self.error = error
+        finally:
+            self._ready.set()
+
+    def _set(self, url: str) -> None:
+        self.url = url
+        self._ready.set()
+
+    def close(self) -> float:
+        """Stop it; how many seconds that took."""
+        begin = time.monotonic()
+        self.http.close()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return time.monotonic() - begin
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.http.get("/api/v1/targets-state").raise_for_status().json()["data"])
+
+    def target(self, name: str) -> dict[str, Any]:
+        return next(each for each in self.state()["targets"] if each["target"] == name)
+
+    def firing(self) -> set[str]:
+        return {each["name"] for each in self.state()["alerts"] if each["state"] == "firing"}
+
+
+@pytest.fixture
+def configuration(configuration_file: Path) -> Configuration:
+    return load(configuration_file, {})
+
+
+@pytest.fixture
+def start(configuration: Configuration, hook_url: str) -> Iterator[Callable[..., Running]]:
+    made: list[Running] = []
+
+    def begin(changed: Configuration = configuration, **environ: str) -> Running:
+        made.append(Running(changed, {"HOOK_URL": hook_url, **environ}))
+        return made[-1]
+
+    yield begin
+    for each in made:
+        each.close()
+
+
+def test_a_breach_becomes_a_message_and_so_does_its_end(
+    server: Any, start: Callable[..., Running], until: Callable[..., Any]
+) -> None:
+    """All five targets get values; a slow server is told to people with value and limit, its recovery too."""
+    server.latency = 0.04
+    running = start()
+    until(lambda: all(each["value"] is not None for each in running.state()["targets"]))
+    until(lambda: running.target("api_response_time")["state"] == "ok")
+    begin = time.monotonic()
+    server.latency = 0.4
+    until(lambda: any("API response time" in each["title"] for each in server.posted))
+    took = time.monotonic() - begin
+    message = next(each for each in server.posted if "API response time" in each["title"])
+    assert "< 200 ms" in message["title"] + message["message"]
+    assert took < 10, f"from breach to message: {took:.1f} s"
+    assert "TargetMissed" in running.firing()
+    server.latency = 0.04
+    until(lambda: any("recovered" in each["title"] for each in server.posted))
+    until(lambda: running.target("api_response_time")["state"] == "ok")
+    sent = running.http.get("/api/v1/notifications").json()["data"]["notifications"]
+    assert {each["state"] for each in sent} == {"sent"}
+    assert running.close() < 5
+
+
+def test_a_hanging_server_is_service_down(
+    server: Any, start: Callable[..., Running], until: Callable[..., Any]
+) -> None:
+    """A server that hangs: ServiceDown tells people, what does not depend on it goes on, and it recovers."""
+    running = start()
+    until(lambda: running.target("api_response_time")["value"] is not None)
+    server.mode = "hang"
+    until(lambda: running.state()["collectors"][0]["up"] is False, 10)
+    until(lambda: "ServiceDown" in running.firing())
+    until(lambda: any("does not answer" in each["title"] for each in server.posted))
+    assert running.state()["collectors"][1]["up"] is True
+    assert running.target("memory")["state"] == "ok"
+    server.released.set()
+    server.mode = "healthy"
+    until(lambda: "ServiceDown" not in running.firing())
+    until(lambda: running.target("api_response_time")["value"] is not None)
+
+
+def test_whatever_a_server_answers_the_monitor_goes_on(
+    server: Any, start: Callable[..., Running], until: Callable[..., Any]
+) -> None:
+    """Dripping, dying, garbage: each is told with its reason, the other target is scraped on, and the end is seen."""
+    running = start()
+    for mode in ("garbage", "drip", "die", "error", "no http"):
+        until(lambda: running.state()["collectors"][0]["up"] is True, 10)
+        server.mode = mode
+        down = until(lambda: next((c for c in running.state()["collectors"] if c["up"] is False), None), 10)
+        assert down["job"] == "server", mode
+        assert down["error"], mode
+        server.mode = "healthy"
+    until(lambda: running.target("api_response_time")["value"] is not None)
+    assert running.state()["collectors"][1]["up"] is True
+
+
+def test_its_own_metrics_and_health(start: Callable[..., Running], until: Callable[..., Any]) -> None:
+    """/metrics has the host, the monitor itself and the server's processes; /-/healthy answers."""
+    running = start()
+    assert running.http.get("/-/healthy").text == "ok\n"
+    text = running.http.get("/metrics").text
+    for name in ("system_memory_usage_bytes", "anvil_monitor_series", "process_count"):
+        assert f"\n{name}" in text, name
+    until(lambda: running.http.get("/api/v1/targets").json()["data"]["activeTargets"][0]["health"] == "up")
+    names = running.http.get("/api/v1/label/__name__/values").json()["data"]
+    assert {"up", "target:value", "target:limit", "scrape_duration_seconds"} <= set(names)
+
+
+def test_unknown_paths_and_wrong_methods(start: Callable[..., Running]) -> None:
+    """404 and 405 in the error envelope, with the headers that keep a page from being framed or fed."""
+    running = start()
+    answer = running.http.get("/api/v1/nothing")
+    assert (answer.status_code, answer.json()["errorType"]) == (404, "not_found")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert running.http.post("/api/v1/rules").status_code == 405
+
+
+def test_only_loopback_names_are_answered(start: Callable[..., Running]) -> None:
+    """A request under another host name (a page elsewhere whose name points here) is refused."""
+    running = start()
+    for host, status in (("evil.example:9109", 403), ("localhost:9109", 200), ("127.0.0.1", 200), ("[::1]:9109", 200)):
+        assert running.http.get("/api/v1/alerts", headers={"host": host}).status_code == status, host
+
+
+def test_a_token_is_asked_for(
+    configuration: Configuration, start: Callable[..., Running], until: Callable[..., Any]
+) -> None:
+    """With a token, nothing but the health is answered without it; the monitor's own scrape brings it."""
+    monitor = replace(configuration.monitor, token=Secret("env:MONITOR_TOKEN"))
+    running = start(replace(configuration, monitor=monitor), MONITOR_TOKEN="hush-hush")
+    assert running.http.get("/-/healthy").status_code == 200
+    for path in ("/", "/metrics", "/api/v1/targets-state"):
+        answer = running.http.get(path)
+        assert answer.status_code == 401
+        assert "hush" not in answer.text
+    wrong = {"Authorization": "Bearer hush"}
+    assert running.http.get("/", headers=wrong).status_code == 401
+    assert running.http.get("/", auth=("anyone", "hush-hush")).status_code == 200
+    running.http.headers["Authorization"] = "Bearer hush-hush"
+    until(lambda: {each["job"]: each["up"] for each in running.state()["collectors"]}.get("exporter"))
+
+
+def test_an_address_in_use_is_a_configuration_error(configuration: Configuration) -> None:
+    """Told before anything starts, with what to do."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        monitor = replace(configuration.monitor, port=taken.getsockname()[1])
+        with pytest.raises(ConfigurationError, match="cannot listen on"):
+            asyncio.run(embedded.run(replace(configuration, monitor=monitor), environ={}, stop=asyncio.Event()))
+    assert not configuration.monitor.data.exists()
+
+
+def test_a_second_monitor_on_one_outbox_is_refused(configuration: Configuration, start: Callable[..., Running]) -> None:
+    """Two monitors would send every message twice: the second says so and ends."""
+    start()
+    second = start()
+    assert isinstance(second.error, ConfigurationError)
+    assert "in use" in str(second.error)
+
+
+def test_a_token_that_cannot_be_read_is_a_configuration_error(configuration: Configuration) -> None:
+    """The origin is named, and nothing starts."""
+    monitor = replace(configuration.monitor, token=Secret("env:NOT_THERE"))
+    with pytest.raises(ConfigurationError, match="NOT_THERE"):
+        asyncio.run(embedded.run(replace(configuration, monitor=monitor), environ={}, stop=asyncio.Event()))
+
+
+def test_a_running_query_does_not_hold_up_the_end(
+    start: Callable[..., Running], until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopping takes less than 5 s even while somebody's query runs on."""
+    began, release = threading.Event(), threading.Event()
+
+    def endless(*_: object) -> None:
+        began.set()
+        release.wait(20)
+
+    monkeypatch.setattr("anvil_monitor.monitoring.api.rules", endless)
+    running = start()
+    slow = threading.Thread(target=_get, args=(f"{running.url}/api/v1/rules",))
+    slow.start()
+    until(began.is_set)
+    try:
+        assert running.close() < 5
+    finally:
+        release.set()
+        slow.join(10)
+
+
+def _get(url: str) -> None:
+    with contextlib.suppress(httpx.HTTPError):
+        httpx.get(url, timeout=30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_ends_within_5_s_of_a_signal(
+    configuration_file: Path,
+    server: Any,
+    hook_url: str,
+    until: Callable[..., Any],
+    number: signal.Signals,
+    tmp_path: Path,
+) -> None:
+    """`anvil-monitor up` as a process: it says where it is, narrates in lines, and ends with status 0 on a signal."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "anvil_monitor.monitoring.cli", "up", "--config", str(configuration_file)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "HOOK_URL": hook_url}, cwd=tmp_path
+        )
+    try:
+        until(lambda: "is scraped" in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        server.mode = "hang"  # a scrape under way must not hold it up
+        begin = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(10) == 0, log.read_text()
+        assert time.monotonic() - begin < 5
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    text = log.read_text()
+    assert "page and API on http://127.0.0.1:" in text
+    assert "Traceback" not in text
+    assert "HOOK" not in text
+
+
+def test_the_command_says_that_its_port_is_taken(configuration_file: Path, tmp_path: Path) -> None:
+    """Exit status 2 and one clear line."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "anvil_monitor.monitoring.cli", "up"]
+        command += ["--config", str(configuration_file), "--listen", address]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=tmp_path)
+    assert found.returncode == 2
+    assert f"cannot listen on {address}" in found.stderr
+    assert "nothing was started" in found.stderr
