@@ -34,8 +34,8 @@ class Collector:
             for probe in self._probes:
                 probe.start()
             seen = host.collect()
-            for part in (*self._processes, *self._probes):
-                seen += part.collect()
+            seen += (family for processes in self._processes for family in processes.collect())
+            seen += (family for probe in self._probes for family in probe.collect())
         return _merged(seen)
 
 
