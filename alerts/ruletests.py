@@ -133,7 +133,7 @@ class _Writer:
     def kept(self, scene: Scene) -> dict[str, Any]:
         """The limit kept by a hair, for as long as a miss would have needed."""
         target, step = scene.target, self.step
-        end = _up(target.window + target.hold + 2 * step, step)
+        end = 2 * _up(target.window + target.hold + 2 * step, step)
         conditions: list[Condition] = []
         name = "stays silent while its limit is only just kept"
         expressions: list[dict[str, Any]] = []
@@ -159,7 +159,7 @@ class _Writer:
         """Slow, but too few requests to believe it."""
         target = scene.target
         counted = scene.rest.target if isinstance(target.indicator, Capacity) else target
-        if counted.floor < 2:
+        if counted.floor < 3:  # two bursts of one request each can share a window
             return
         end = _up(2 * counted.window + target.hold + 2 * self.step, self.step)
         times = (_up(target.hold, self.step) + 2 * self.step, end - self.step, end)

@@ -128,7 +128,9 @@ class Scene:
                     self._name(f"{metric}_count"): counter(counts),
                 }
             case Level(metric):
-                return {self._name(metric): gauge(((limit, scrapes),))}
+                # Exactly the limit is no miss, and neither is a spike that the window's mean outweighs.
+                spikes = [(limit // 2, self.window - 1), (limit * 1.25, 1)] * (scrapes // (2 * self.window) + 1)
+                return {self._name(metric): gauge(((limit, scrapes // 2), *spikes))}
             case Capacity(metric):
                 # Enough users are on: what is broken then is the other target, not this one.
                 return {self._name(metric): gauge(((limit, scrapes),))} | self.rest.missed(scrapes, 0)
@@ -136,9 +138,10 @@ class Scene:
                 assert_never(other)
 
     def sparse(self, scrapes: int) -> Series:
-        """All of it over the limit, but half the floor in any window: too little to believe."""
-        few = self.target.floor // 2
-        runs = [(few, 1), (0, self.window - 2)] * (scrapes // self.window + 1)
+        """All of it over the limit, something in every window (so that without a floor it would be told), but half the
+        floor at most: a window has ``window - 1`` steps in Prometheus 2, one less in 3, and a burst comes as often."""
+        burst = max(1, self.target.floor // 4)
+        runs = [(burst, 1), (0, self.window - 3)] * (scrapes // (self.window - 2) + 1)
         match self.target.indicator:
             case Percentile(metric):
                 edges = {number(self.target.limit): [(0, 1)], number(self.bad_value): [(0, 1)], "+Inf": runs}

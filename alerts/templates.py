@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from . import formats
@@ -77,8 +78,12 @@ def expand(text: str, labels: Mapping[str, str], value: float, external_labels: 
     return parse(text).expand(Data(labels, value, external_labels or {}))
 
 
+@lru_cache(1024)
 def parse(text: str) -> Template:
-    """Raises :class:`TemplateError` naming the construct that is wrong or not supported."""
+    """The template, parsed once however often it is expanded.
+
+    Raises :class:`TemplateError` naming the construct that is wrong or not supported.
+    """
     pieces: list[str | Evaluate] = []
     position, trim = 0, False
     for action in ACTION.finditer(text):

@@ -1,0 +1,305 @@
+"""Every generated rule under its generated tests: by promtool, by the embedded evaluator, and with the rule broken."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anvil_monitor.alerts import alertmanager, promtest, rulefile, rules, ruletests, templates
+from anvil_monitor.alerts.promseries import Labels, Stale
+from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
+from anvil_monitor.monitoring.promql import Engine, Scalar, Vector
+from anvil_monitor.monitoring.rulemanager import GroupState, State, evaluate
+from anvil_monitor.monitoring.samples import STALE_NAN
+from anvil_monitor.monitoring.store import Store
+from anvil_monitor.targets import Configuration
+from anvil_monitor.targets.load import parse
+
+CONFIGURATIONS = {
+    "the shipped defaults": "",
+    "one target, slow intervals": """
+[monitor]
+scrape_interval = "15s"
+evaluation_interval = "30s"
+[targets.api_response_time]
+limit = "1s"
+percentile = 50
+[targets.frontend_load_time]
+enabled = false
+[targets.db_query_time]
+enabled = false
+[targets.memory]
+enabled = false
+[targets.concurrent_users]
+enabled = false
+""",
+    "two services, odd numbers": """
+[[service]]
+name = "shop.eu-1"
+url = "http://127.0.0.1:8000"
+metrics = "http://127.0.0.1:8000/{{ $value }}"
+[[service]]
+name = "api"
+url = "https://127.0.0.1:9000"
+[targets.api_response_time]
+limit = "350ms"
+percentile = 99.9
+for = "0s"
+keep_firing_for = "0s"
+floor = 1
+window = "90s"
+silence = "1m"
+[targets.db_query_time]
+limit = "3.3ms"
+silence = "1m"
+for = "7s"
+keep_firing_for = "11s"
+floor = 0
+[targets.memory]
+limit = "1.5GiB"
+window = "2m"
+silence = "17s"
+[targets.concurrent_users]
+limit = 7
+silence = "1m"
+services = ["api"]
+[targets.frontend_load_time]
+enabled = false
+[monitor]
+scrape_interval = "7s"
+""",
+}
+EACH = pytest.mark.parametrize("text", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+
+
+def _written(folder: Path, configuration: Configuration, groups: Sequence[Group] | None = None) -> Path:
+    text = rulefile.dump(rules.rule_groups(configuration) if groups is None else groups)
+    (folder / "rules.yml").write_text(text, encoding="utf-8")
+    path = folder / "rules_test.yml"
+    path.write_text(ruletests.dump(configuration), encoding="utf-8")
+    return path
+
+
+def _promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = ["promtool", *map(str, arguments)]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+
+class Embedded:
+    """The embedded store, engine and rule state behind the seam of :mod:`anvil_monitor.alerts.promtest`."""
+
+    def __init__(self, groups: tuple[Group, ...], step: float) -> None:
+        self.store = Store()
+        self.engine = Engine(self.store, subquery_step=step)
+        self.states = [(group, GroupState.of(group)) for group in groups]
+
+    def append(self, at: float, samples: Sequence[tuple[Labels, float | Stale]]) -> None:
+        self.store.append(round(at * 1000), [(labels, _number(value)) for labels, value in samples])
+
+    def evaluate(self, at: float) -> None:
+        for group, state in self.states:
+            evaluate(group, state, at, self.engine.instant, self.store.append, templates.expand)
+            for rule, memory in zip(group.rules, state.rules, strict=True):
+                assert memory.health == "ok", f"{rule}: {memory.error}"
+
+    def firing(self) -> Iterable[tuple[Mapping[str, str], Mapping[str, str]]]:
+        for _, state in self.states:
+            for alert in state.alerts():
+                if alert.state is State.FIRING:
+                    yield dict(alert.labels), alert.annotations
+
+    def query(self, expr: str, at: float) -> Iterable[tuple[Labels, float]]:
+        value = self.engine.instant(expr, at)
+        if isinstance(value, Scalar):
+            return [((), value.value)]
+        assert isinstance(value, Vector)
+        return [(sample.labels, sample.value) for sample in value.samples]
+
+
+def _number(value: float | Stale) -> float:
+    return STALE_NAN if isinstance(value, Stale) else value
+
+
+def _embedded(path: Path) -> list[promtest.Failure]:
+    file = promtest.load(path.read_text(encoding="utf-8"), path)
+    groups = file.groups()
+    return promtest.run(file, lambda file, test: Embedded(groups, file.evaluation_interval))
+
+
+@pytest.mark.needs("promtool")
+@EACH
+def test_promtool_accepts_the_rules_and_passes_their_tests(tmp_path: Path, text: str) -> None:
+    """`promtool check rules` finds nothing to say, and every generated test passes under `promtool test rules`."""
+    path = _written(tmp_path, parse(text))
+    checked = _promtool("check", "rules", "--lint-fatal", tmp_path / "rules.yml")
+    assert checked.returncode == 0, checked.stdout
+    tested = _promtool("test", "rules", path)
+    assert tested.returncode == 0, tested.stdout[:5000]
+
+
+@EACH
+def test_the_embedded_evaluator_passes_the_same_tests(tmp_path: Path, text: str) -> None:
+    """The very file that promtool runs passes in the embedded evaluator, alert by alert and sample by sample."""
+    failures = _embedded(_written(tmp_path, parse(text)))
+    assert not failures, "\n".join(map(str, failures[:5]))
+
+
+def _broken(rule: rulefile.Rule, how: str) -> rulefile.Rule:
+    """``rule`` with one mistake in it, or as it is where the mistake has no place."""
+    if isinstance(rule, Recording):
+        change = {
+            "limit off": ("vector(", "1 + vector("),
+            "ratio upside down": (" / ", " - "),
+            "mean without count": ("_count{", "_sum{"),
+            "users ignored": ("< bool 100", ">= bool 0"),
+            "largest instead of mean": ("avg_over_time", "max_over_time"),
+            "label lost": ("sum by (le)", "sum"),
+        }.get(how)
+        return replace(rule, expr=rule.expr.replace(*change)) if change else rule
+    missed, silent, down = (rule.alert == name for name in (rules.MISSED, rules.NO_DATA, rules.DOWN))
+    if how == "fires at once":
+        return replace(rule, hold=0.0)
+    if how == "never flaps back" and rule.keep:
+        return replace(rule, keep=rule.keep * 3)
+    if how == "recovers at once":
+        return replace(rule, keep=0.0)
+    if how == "no floor" and missed:
+        return replace(rule, expr=rule.expr.split("\nand on (service, target)\n(target:samples")[0])
+    if how == "at the limit too" and missed:
+        return replace(rule, expr=rule.expr.replace("> 1)", ">= 1)"))
+    if how == "silence unseen" and silent:
+        return replace(rule, expr=rule.expr.replace("unless", "and"))
+    if how == "down never" and down:
+        return replace(rule, expr=rule.expr.replace("== 0", "== 2"))
+    if how == "each instance alone" and down:
+        return replace(rule, expr=rule.expr.replace("max by", "min by"))
+    if how == "wrong text":
+        return replace(rule, annotations={**rule.annotations, "summary": "{{ $value | humanize1024 }}!"})
+    if how == "wrong severity":
+        return replace(rule, labels={**rule.labels, "severity": "info"})
+    return rule
+
+
+MISTAKES = (
+    "limit off", "ratio upside down", "mean without count", "users ignored", "largest instead of mean", "label lost",
+    "fires at once", "never flaps back", "recovers at once", "no floor", "at the limit too", "silence unseen",
+    "down never", "each instance alone", "wrong text", "wrong severity",
+)  # fmt: skip
+
+
+# Short windows: sixteen mistakes are looked for.
+SHORT = """
+[targets.frontend_load_time]
+enabled = false
+[targets.db_query_time]
+silence = "1m"
+[targets.memory]
+silence = "1m"
+[targets.api_response_time]
+silence = "1m"
+[targets.concurrent_users]
+silence = "1m"
+"""
+
+
+@pytest.mark.parametrize("how", MISTAKES)
+def test_a_broken_rule_fails_its_tests(tmp_path: Path, how: str) -> None:
+    """Each mistake that a rule could hold is caught by the generated tests: they are not there for show."""
+    configuration = parse(SHORT)
+    sound = rules.rule_groups(configuration)
+    groups = [replace(group, rules=tuple(_broken(rule, how) for rule in group.rules)) for group in sound]
+    assert tuple(groups) != sound, "the mistake has found no place"
+    path = _written(tmp_path, configuration, groups)
+    file = promtest.load(path.read_text(encoding="utf-8"), path)
+    loaded = file.groups()
+    for test in file.tests:
+        if promtest.run_test(file, test, Embedded(loaded, file.evaluation_interval)):
+            return
+    pytest.fail(f"nobody noticed: {how}")
+
+
+@EACH
+def test_every_rule_is_exercised(tmp_path: Path, text: str) -> None:
+    """Every alert of every target is expected to fire in one generated test and to be silent in another."""
+    configuration = parse(text)
+    document = yaml.safe_load(ruletests.dump(configuration))
+    fired, silent = set(), set()
+    for test in document["tests"]:
+        for asked in test["alert_rule_test"]:
+            silent |= {asked["alertname"]} if not asked["exp_alerts"] else set()
+            for alert in asked["exp_alerts"]:
+                labels = alert["exp_labels"]
+                fired.add((asked["alertname"], labels["service"], labels.get("target", "")))
+    wanted = {
+        (rule.alert, rule.labels["service"], rule.labels.get("target", ""))
+        for group in rules.rule_groups(configuration)
+        for rule in group.rules
+        if isinstance(rule, Alerting)
+    }
+    assert fired == wanted
+    assert silent == {alert for alert, _, _ in wanted}
+
+
+@EACH
+def test_the_files_are_stable_and_read_back_the_same(text: str) -> None:
+    """The same targets give the same bytes, and what was written is read back as what was meant."""
+    groups = rules.rule_groups(parse(text))
+    written = rulefile.dump(groups)
+    assert rulefile.dump(rules.rule_groups(parse(text))) == written
+    assert rulefile.load(written, Path("rules.yml")) == groups
+    assert ruletests.dump(parse(text)) == ruletests.dump(parse(text))
+    assert rulefile.dump(rulefile.load(written, Path("rules.yml"))) == written
+
+
+def test_low_traffic_of_the_other_target_does_not_break_a_capacity() -> None:
+    """A capacity believes a miss only with the floor of the target it is counted against: one slow request at night
+    with one user on is no shortage."""
+    groups = rules.rule_groups(parse(""))
+    missed = next(
+        rule
+        for rule in groups[0].rules
+        if isinstance(rule, Alerting) and rule.alert == rules.MISSED and rule.labels["target"] == "concurrent_users"
+    )
+    assert '(target:samples{service="app",target="concurrent_users"} >= 20)' in missed.expr
+
+
+def test_links_are_what_the_caller_says() -> None:
+    """The dashboard link names service and target where the caller asks for it; the runbook is named after the alert,
+    and lies in docs/runbooks."""
+    links = rules.Links("http://grafana/d/x?var-service={service}&var-target={target}", "https://docs/runbooks")
+    runbooks = Path(__file__).parents[2] / "docs" / "runbooks"
+    for rule in rules.rule_groups(parse(""), links)[0].rules:
+        if isinstance(rule, Alerting):
+            assert rule.annotations["runbook_url"] == f"https://docs/runbooks/{rule.alert}.md"
+            assert f"var-service=app&var-target={rule.labels.get('target', '')}" in rule.annotations["dashboard"]
+            assert (runbooks / f"{rule.alert}.md").is_file()
+
+
+@pytest.mark.needs("amtool")
+@pytest.mark.parametrize(
+    "token", ["", '[monitor]\ntoken = "env:THE_TOKEN"\n', '[monitor]\ntoken = "file:/run/x/token"\n']
+)
+def test_amtool_accepts_the_alertmanager_file(tmp_path: Path, token: str) -> None:
+    """Alertmanager 0.25 reads the file with and without a token, and the token itself is never in it."""
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(alertmanager.dump(parse(token)), encoding="utf-8")
+    done = subprocess.run(["amtool", "check-config", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alertmanager_groups_and_inhibits_as_the_pipeline_does() -> None:
+    """Grouped by service; a service that is down silences all else of it; the token stays in its file."""
+    document = yaml.safe_load(alertmanager.dump(parse('[monitor]\ntoken = "env:The_TOKEN"\n')))
+    assert document["route"]["group_by"] == ["service"]
+    (rule,) = document["inhibit_rules"]
+    assert rule["equal"] == ["service"]
+    assert 'alertname="ServiceDown"' in rule["source_matchers"]
+    (webhook,) = document["receivers"][0]["webhook_configs"]
+    assert webhook["send_resolved"] is True
+    assert webhook["max_alerts"] == 0
+    assert webhook["http_config"]["authorization"]["credentials_file"] == "/run/secrets/the_token"
