@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -11,7 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+
+from anvil_monitor.monitoring import embedded
+from anvil_monitor.targets import Configuration, load
 
 EDGES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -136,6 +141,8 @@ def configuration_file(tmp_path: Path, server: Server) -> Path:
         f'[targets.{name}]\nwindow = "3s"\nfor = "1s"\nkeep_firing_for = "1s"\nsilence = "3s"'
         for name in ("api_response_time", "frontend_load_time", "db_query_time", "memory", "concurrent_users")
     )
+    # The server's processes are those of this test, a browser among them.
+    seconds = seconds.replace("[targets.memory]", '[targets.memory]\nlimit = "50GB"')
     path = tmp_path / "monitor.toml"
     path.write_text(
         f"""
@@ -175,3 +182,89 @@ def until() -> Callable[..., Any]:
         return found
 
     return wait
+
+
+class Quiet:
+    """A view that keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.overviews = 0
+
+    def show(self, overview: Any) -> None:
+        self.overviews += 1
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def close(self) -> None:
+        pass
+
+
+class Running:
+    """``embedded.run`` in a thread of its own, and what a test asks it over HTTP."""
+
+    def __init__(self, configuration: Configuration, environ: dict[str, str]) -> None:
+        self.view = Quiet()
+        self.url = ""
+        self.error: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(configuration, environ), daemon=True)
+        self._thread.start()
+        self._ready.wait(20)
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=10)
+
+    def _run(self, configuration: Configuration, environ: dict[str, str]) -> None:
+        async def main() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            await embedded.run(
+                configuration, environ=environ, stop=self._stop, ready=self._set, view=lambda url: self.view
+            )
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:  # noqa: BLE001  the test reads it
+            self.error = error
+        finally:
+            self._ready.set()
+
+    def _set(self, url: str) -> None:
+        self.url = url
+        self._ready.set()
+
+    def close(self) -> float:
+        """Stop it; how many seconds that took."""
+        begin = time.monotonic()
+        self.http.close()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return time.monotonic() - begin
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.http.get("/api/v1/targets-state").raise_for_status().json()["data"])
+
+    def target(self, name: str) -> dict[str, Any]:
+        return next(each for each in self.state()["targets"] if each["target"] == name)
+
+    def firing(self) -> set[str]:
+        return {each["name"] for each in self.state()["alerts"] if each["state"] == "firing"}
+
+
+@pytest.fixture
+def configuration(configuration_file: Path) -> Configuration:
+    return load(configuration_file, {})
+
+
+@pytest.fixture
+def start(configuration: Configuration, hook_url: str) -> Iterator[Callable[..., Running]]:
+    made: list[Running] = []
+
+    def begin(changed: Configuration = configuration, **environ: str) -> Running:
+        made.append(Running(changed, {"HOOK_URL": hook_url, **environ}))
+        return made[-1]
+
+    yield begin
+    for each in made:
+        each.close()

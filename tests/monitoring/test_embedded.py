@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,97 +20,11 @@ import httpx
 import pytest
 
 from anvil_monitor.monitoring import embedded
-from anvil_monitor.targets import Configuration, ConfigurationError, Secret, load
-
-
-class Quiet:
-    """A view that keeps what it was shown."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.overviews = 0
-
-    def show(self, overview: Any) -> None:
-        self.overviews += 1
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def close(self) -> None:
-        pass
-
-
-class Running:
-    """``embedded.run`` in a thread of its own, and what a test asks it over HTTP."""
-
-    def __init__(self, configuration: Configuration, environ: dict[str, str]) -> None:
-        self.view = Quiet()
-        self.url = ""
-        self.error: BaseException | None = None
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(configuration, environ), daemon=True)
-        self._thread.start()
-        self._ready.wait(20)
-        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=10)
-
-    def _run(self, configuration: Configuration, environ: dict[str, str]) -> None:
-        async def main() -> None:
-            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            await embedded.run(
-                configuration, environ=environ, stop=self._stop, ready=self._set, view=lambda url: self.view
-            )
-
-        try:
-            asyncio.run(main())
-        except BaseException as error:  # noqa: BLE001  the test reads it
-            self.error = error
-        finally:
-            self._ready.set()
-
-    def _set(self, url: str) -> None:
-        self.url = url
-        self._ready.set()
-
-    def close(self) -> float:
-        """Stop it; how many seconds that took."""
-        begin = time.monotonic()
-        self.http.close()
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-        return time.monotonic() - begin
-
-    def state(self) -> dict[str, Any]:
-        return dict(self.http.get("/api/v1/targets-state").raise_for_status().json()["data"])
-
-    def target(self, name: str) -> dict[str, Any]:
-        return next(each for each in self.state()["targets"] if each["target"] == name)
-
-    def firing(self) -> set[str]:
-        return {each["name"] for each in self.state()["alerts"] if each["state"] == "firing"}
-
-
-@pytest.fixture
-def configuration(configuration_file: Path) -> Configuration:
-    return load(configuration_file, {})
-
-
-@pytest.fixture
-def start(configuration: Configuration, hook_url: str) -> Iterator[Callable[..., Running]]:
-    made: list[Running] = []
-
-    def begin(changed: Configuration = configuration, **environ: str) -> Running:
-        made.append(Running(changed, {"HOOK_URL": hook_url, **environ}))
-        return made[-1]
-
-    yield begin
-    for each in made:
-        each.close()
+from anvil_monitor.targets import Configuration, ConfigurationError, Secret
 
 
 def test_a_breach_becomes_a_message_and_so_does_its_end(
-    server: Any, start: Callable[..., Running], until: Callable[..., Any]
+    server: Any, start: Callable[..., Any], until: Callable[..., Any]
 ) -> None:
     """All five targets get values; a slow server is told to people with value and limit, its recovery too."""
     server.latency = 0.04
@@ -133,9 +47,7 @@ def test_a_breach_becomes_a_message_and_so_does_its_end(
     assert running.close() < 5
 
 
-def test_a_hanging_server_is_service_down(
-    server: Any, start: Callable[..., Running], until: Callable[..., Any]
-) -> None:
+def test_a_hanging_server_is_service_down(server: Any, start: Callable[..., Any], until: Callable[..., Any]) -> None:
     """A server that hangs: ServiceDown tells people, what does not depend on it goes on, and it recovers."""
     running = start()
     until(lambda: running.target("api_response_time")["value"] is not None)
@@ -152,7 +64,7 @@ def test_a_hanging_server_is_service_down(
 
 
 def test_whatever_a_server_answers_the_monitor_goes_on(
-    server: Any, start: Callable[..., Running], until: Callable[..., Any]
+    server: Any, start: Callable[..., Any], until: Callable[..., Any]
 ) -> None:
     """Dripping, dying, garbage: each is told with its reason, the other target is scraped on, and the end is seen."""
     running = start()
@@ -167,7 +79,7 @@ def test_whatever_a_server_answers_the_monitor_goes_on(
     assert running.state()["collectors"][1]["up"] is True
 
 
-def test_its_own_metrics_and_health(start: Callable[..., Running], until: Callable[..., Any]) -> None:
+def test_its_own_metrics_and_health(start: Callable[..., Any], until: Callable[..., Any]) -> None:
     """/metrics has the host, the monitor itself and the server's processes; /-/healthy answers."""
     running = start()
     assert running.http.get("/-/healthy").text == "ok\n"
@@ -179,7 +91,7 @@ def test_its_own_metrics_and_health(start: Callable[..., Running], until: Callab
     assert {"up", "target:value", "target:limit", "scrape_duration_seconds"} <= set(names)
 
 
-def test_unknown_paths_and_wrong_methods(start: Callable[..., Running]) -> None:
+def test_unknown_paths_and_wrong_methods(start: Callable[..., Any]) -> None:
     """404 and 405 in the error envelope, with the headers that keep a page from being framed or fed."""
     running = start()
     answer = running.http.get("/api/v1/nothing")
@@ -188,7 +100,7 @@ def test_unknown_paths_and_wrong_methods(start: Callable[..., Running]) -> None:
     assert running.http.post("/api/v1/rules").status_code == 405
 
 
-def test_only_loopback_names_are_answered(start: Callable[..., Running]) -> None:
+def test_only_loopback_names_are_answered(start: Callable[..., Any]) -> None:
     """A request under another host name (a page elsewhere whose name points here) is refused."""
     running = start()
     for host, status in (("evil.example:9109", 403), ("localhost:9109", 200), ("127.0.0.1", 200), ("[::1]:9109", 200)):
@@ -196,7 +108,7 @@ def test_only_loopback_names_are_answered(start: Callable[..., Running]) -> None
 
 
 def test_a_token_is_asked_for(
-    configuration: Configuration, start: Callable[..., Running], until: Callable[..., Any]
+    configuration: Configuration, start: Callable[..., Any], until: Callable[..., Any]
 ) -> None:
     """With a token, nothing but the health is answered without it; the monitor's own scrape brings it."""
     monitor = replace(configuration.monitor, token=Secret("env:MONITOR_TOKEN"))
@@ -222,7 +134,7 @@ def test_an_address_in_use_is_a_configuration_error(configuration: Configuration
     assert not configuration.monitor.data.exists()
 
 
-def test_a_second_monitor_on_one_outbox_is_refused(configuration: Configuration, start: Callable[..., Running]) -> None:
+def test_a_second_monitor_on_one_outbox_is_refused(configuration: Configuration, start: Callable[..., Any]) -> None:
     """Two monitors would send every message twice: the second says so and ends."""
     start()
     second = start()
@@ -238,7 +150,7 @@ def test_a_token_that_cannot_be_read_is_a_configuration_error(configuration: Con
 
 
 def test_a_running_query_does_not_hold_up_the_end(
-    start: Callable[..., Running], until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Any], until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopping takes less than 5 s even while somebody's query runs on."""
     began, release = threading.Event(), threading.Event()
