@@ -64,8 +64,6 @@ def test_the_page_shows_the_targets_live(server: Any, start: Callable[..., Any],
     assert "missed" in page.title()
     assert {"shop", "exporter"} <= set(text(page, "#collectors").replace("server ", "").split())
     assert page.asked <= {running.url.removeprefix("http://"), ""}
-        running.url.removeprefix("http://")
-    }
     assert page.wrong == []
 
 
