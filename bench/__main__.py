@@ -34,6 +34,7 @@ NAMES = {
     "starlette_exporter": "starlette_exporter",
     "contrib": "opentelemetry-instrumentation-fastapi",
 }
+PEERS = ("by_hand", "native", "instrumentator", "starlette_exporter", "contrib")
 PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "opentelemetry-sdk", "opentelemetry-instrumentation-fastapi",
             "prometheus-client", "prometheus-fastapi-instrumentator", "starlette-exporter")  # fmt: skip
 
@@ -111,11 +112,14 @@ def main() -> int:
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="few and short rounds: does it work, not what does it say")
-    parser.add_argument("--rounds", type=int, help="rounds in process (default: 15; quick: 3)")
+    parser.add_argument("--rounds", type=int, help="rounds in process (default: 40; quick: 7)")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="beside which (default: all)")
     parser.add_argument("--only", choices=("cpu", "throughput"), help="only one of the two tables")
     options = parser.parse_args()
-    rounds = max(2, options.rounds or (3 if options.quick else 15))
-    count, bursts, seconds = (500, 2, 1) if options.quick else (3000, 7, 2)
+    rounds = max(2, options.rounds or (7 if options.quick else 40))
+    variants = tuple(name for name in NAMES if name not in PEERS or name in options.peers)
+    # Short rounds, many of them: what is compared ran within a second of each other.
+    count, bursts, seconds = (200, 2, 1) if options.quick else (1000, 7, 2)
 
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     load = os.getloadavg()[0]
@@ -128,7 +132,7 @@ def main() -> int:
         if options.only != "throughput":
             tables = {
                 routes: inprocess.measure(
-                    tuple(NAMES), routes, rounds, count,
+                    variants, routes, rounds, count,
                     lambda *words: [*pinned(1), *command(*words)], environ, progress,
                 )
                 for routes in ROUTES
@@ -137,7 +141,7 @@ def main() -> int:
             added_table(tables)
         if options.only != "cpu":
             shots = wire.measure(
-                tuple(NAMES), bursts, seconds, command, environ, (pinned(1), pinned(0)), progress
+                variants, bursts, seconds, command, environ, (pinned(1), pinned(0)), progress
             )  # fmt: skip
             finished()
             kept_table(shots)
