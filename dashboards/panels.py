@@ -94,7 +94,7 @@ def firing_stat(x: int, y: int) -> Any:
 def value_series(target: Target, description: str, x: int, y: int) -> Any:
     """``target`` over time, with its limit, as it was at each time, as a dashed line."""
     pick = selector(target.name)
-    limit_style = [
+    limit_style: list[dict[str, Any]] = [
         {"id": "color", "value": {"mode": "fixed", "fixedColor": MISSED}},
         {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [10, 10]}},
         {"id": "custom.fillOpacity", "value": 0},
