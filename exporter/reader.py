@@ -179,7 +179,7 @@ class Reader:
             data = path.read_bytes()
             self._parsed.pop(RETIRED, None)
             return self._parse(RETIRED, data[: layout.read_header(data, len(data)).used], alive=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (PageError, OSError) as error:
             self._complain(RETIRED, f"{path} is left out, dead workers' counts with it: {error}")
