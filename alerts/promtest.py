@@ -133,7 +133,7 @@ def run_test(file: TestFile, test: Test, evaluator: Evaluator) -> list[Failure]:
     """Play ``test``: samples up to each evaluation, the evaluation, the alerts; the expressions at the end."""
     failures: list[Failure] = []
     step = file.evaluation_interval
-    last = max((asked.at for asked in (*test.alerts, *test.expressions)), default=0.0)
+    last = max([asked.at for asked in test.alerts] + [asked.at for asked in test.expressions], default=0.0)
     played = 0
     for number in range(math.floor(last / step + 1e-9) + 1):
         at = number * step

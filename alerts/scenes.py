@@ -8,7 +8,7 @@ that is good again outweighs all that went before, so that a miss ends with the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -163,8 +163,8 @@ class Scene:
                 flat = ((0, scrapes - 1),)
                 return self._histogram(metric, {number(self.target.limit): flat, "+Inf": flat})
             case Mean(metric):
-                flat = gauge(((0, scrapes),))
-                return {self._name(f"{metric}_sum"): flat, self._name(f"{metric}_count"): flat}
+                still = gauge(((0, scrapes),))
+                return {self._name(f"{metric}_sum"): still, self._name(f"{metric}_count"): still}
             case Level(metric):
                 return {self._name(metric): gauge(((self.target.limit // 2, scrapes),))}
             case Capacity(metric):
@@ -172,7 +172,7 @@ class Scene:
             case other:
                 assert_never(other)
 
-    def _histogram(self, metric: str, buckets: dict[str, Runs]) -> Series:
+    def _histogram(self, metric: str, buckets: Mapping[str, Runs]) -> Series:
         series = {self._name(f"{metric}_bucket", f",le={quoted(le)}"): counter(runs) for le, runs in buckets.items()}
         return series | {self._name(f"{metric}_count"): counter(buckets["+Inf"])}
 

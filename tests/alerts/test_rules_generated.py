@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from anvil_monitor.alerts import alertmanager, promtest, rulefile, rules, ruletests, templates
-from anvil_monitor.alerts.promseries import Labels, Stale
+from anvil_monitor.alerts import alertmanager, promtest, rulefile, rules, ruletests
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
-from anvil_monitor.monitoring.promql import Engine, Scalar, Vector
-from anvil_monitor.monitoring.rulemanager import GroupState, State, evaluate
-from anvil_monitor.monitoring.samples import STALE_NAN
-from anvil_monitor.monitoring.store import Store
+from anvil_monitor.monitoring import ruletest
 from anvil_monitor.targets import Configuration
 from anvil_monitor.targets.load import parse
 
@@ -90,47 +86,6 @@ def _promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
-class Embedded:
-    """The embedded store, engine and rule state behind the seam of :mod:`anvil_monitor.alerts.promtest`."""
-
-    def __init__(self, groups: tuple[Group, ...], step: float) -> None:
-        self.store = Store()
-        self.engine = Engine(self.store, subquery_step=step)
-        self.states = [(group, GroupState.of(group)) for group in groups]
-
-    def append(self, at: float, samples: Sequence[tuple[Labels, float | Stale]]) -> None:
-        self.store.append(round(at * 1000), [(labels, _number(value)) for labels, value in samples])
-
-    def evaluate(self, at: float) -> None:
-        for group, state in self.states:
-            evaluate(group, state, at, self.engine.instant, self.store.append, templates.expand)
-            for rule, memory in zip(group.rules, state.rules, strict=True):
-                assert memory.health == "ok", f"{rule}: {memory.error}"
-
-    def firing(self) -> Iterable[tuple[Mapping[str, str], Mapping[str, str]]]:
-        for _, state in self.states:
-            for alert in state.alerts():
-                if alert.state is State.FIRING:
-                    yield dict(alert.labels), alert.annotations
-
-    def query(self, expr: str, at: float) -> Iterable[tuple[Labels, float]]:
-        value = self.engine.instant(expr, at)
-        if isinstance(value, Scalar):
-            return [((), value.value)]
-        assert isinstance(value, Vector)
-        return [(sample.labels, sample.value) for sample in value.samples]
-
-
-def _number(value: float | Stale) -> float:
-    return STALE_NAN if isinstance(value, Stale) else value
-
-
-def _embedded(path: Path) -> list[promtest.Failure]:
-    file = promtest.load(path.read_text(encoding="utf-8"), path)
-    groups = file.groups()
-    return promtest.run(file, lambda file, test: Embedded(groups, file.evaluation_interval))
-
-
 @pytest.mark.needs("promtool")
 @EACH
 def test_promtool_accepts_the_rules_and_passes_their_tests(tmp_path: Path, text: str) -> None:
@@ -142,10 +97,13 @@ def test_promtool_accepts_the_rules_and_passes_their_tests(tmp_path: Path, text:
     assert tested.returncode == 0, tested.stdout[:5000]
 
 
-@EACH
+@pytest.mark.parametrize("text", list(CONFIGURATIONS.values())[1:], ids=list(CONFIGURATIONS)[1:])
 def test_the_embedded_evaluator_passes_the_same_tests(tmp_path: Path, text: str) -> None:
-    """The very file that promtool runs passes in the embedded evaluator, alert by alert and sample by sample."""
-    failures = _embedded(_written(tmp_path, parse(text)))
+    """The very file that promtool runs passes in the embedded evaluator, alert by alert, sample by sample.
+
+    (The shipped defaults: tests/monitoring/test_ruletest.py.)
+    """
+    failures = ruletest.run(_written(tmp_path, parse(text)))
     assert not failures, "\n".join(map(str, failures[:5]))
 
 
@@ -218,7 +176,7 @@ def test_a_broken_rule_fails_its_tests(tmp_path: Path, how: str) -> None:
     file = promtest.load(path.read_text(encoding="utf-8"), path)
     loaded = file.groups()
     for test in file.tests:
-        if promtest.run_test(file, test, Embedded(loaded, file.evaluation_interval)):
+        if promtest.run_test(file, test, ruletest.Embedded(loaded, file.evaluation_interval, {})):
             return
     pytest.fail(f"nobody noticed: {how}")
 
