@@ -187,6 +187,8 @@ class Board:
                 return "missed", f"{self._title(target, target.indicator)} is missed with fewer on"
             return "missed", _times(ratio)
         if isinstance(target.indicator, Capacity) and value < target.limit:
+            if ratio is None or math.isnan(ratio):
+                return "idle", f"not judged while {self._title(target, target.indicator)} has no value"
             return "ok", f"{self._title(target, target.indicator)} holds with all who are on"
         return "ok", ""
 

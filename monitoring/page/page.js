@@ -110,7 +110,7 @@ function fillCard(parts, target) {
     parts.value.dataset.words = "";
   }
   parts.fill.style.width = `${Math.min(1, Math.max(0, (target.fill ?? 0) / FILL_SPAN)) * 100}%`;
-  const firing = { firing: "Its alert is firing. ", pending: "Its alert waits to see whether it lasts. " }[target.alert] || "";
+  const firing = { firing: target.state === "ok" ? "Its alert ends unless it is missed again. " : "Its alert is firing. ", pending: "Its alert waits to see whether it lasts. " }[target.alert] || "";
   const note = target.note ? `${target.note[0].toUpperCase()}${target.note.slice(1)}. ` : "";
   parts.note.replaceChildren(age(target.since, `${word(target.state)} for `, ". "), note, firing);
   parts.from.textContent = target.history.length ? `${lasting(last.now - target.history[0][0])} ago` : "";
@@ -205,7 +205,7 @@ function alertRow(alert) {
     make("div", { class: "what" }, make("strong", {}, alert.summary || alert.name),
       make("small", {}, [alert.name, alert.severity, alert.service].filter(Boolean).join(" · ")),
       alert.description && make("small", {}, alert.description),
-      alert.recovering ? make("small", {}, "its condition is over; it ends unless that comes back") : null),
+      alert.recovering ? make("small", {}, "The promise is kept again; the alert ends unless it is broken once more.") : null),
     make("div", { class: "when" }, `since ${clock(alert.since)}`, make("small", {}, age(alert.since))));
 }
 

@@ -49,6 +49,7 @@ def judged(
         ("nothing for longer than its silence", ("api_response_time", None, 0, None, 400.0), "no_data", "no data"),
         ("memory missed", ("memory", 512e6, 1.024), "missed", "512 MB"),
         ("fewer users than promised, all well", ("concurrent_users", 37, 0.6), "ok", "37 users"),
+        ("few users and no response times", ("concurrent_users", 37, math.nan), "idle", "37 users"),
         ("response time broke with few users", ("concurrent_users", 37, 1.6), "missed", "37 users"),
     ],
 )
