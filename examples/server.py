@@ -14,17 +14,16 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import escape
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 from sqlalchemy import create_engine, event, text
 
 from anvil_monitor.exporter import instrument
-from examples.slowness import Slowness, nap
+from examples.slowness import Slowness, nap, this_machine
 
 FOLDER = Path(os.environ.get("SHOP_DATA", ".anvil-monitor/shop"))
 ITEMS = 300
@@ -137,12 +136,6 @@ class Slow(BaseModel):
 
     seconds: float = Field(0.8, ge=0, le=30)
     memory_mb: int = Field(400, ge=0, le=4000)
-
-
-def this_machine(request: Request) -> None:
-    """Refuse (403) a caller from elsewhere: slowing the shop is for whoever runs the demo."""
-    if request.client is None or not ip_address(request.client.host).is_loopback:
-        raise HTTPException(403, "the demo is steered from this machine only")
 
 
 @app.post("/demo/slow", dependencies=[Depends(this_machine)])

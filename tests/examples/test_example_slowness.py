@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fastapi import HTTPException, Request
 
-from examples.slowness import Slowness, State, nap
+from examples.slowness import Slowness, State, nap, this_machine
 
 
 @pytest.fixture
@@ -89,3 +90,16 @@ def test_a_worker_follows_by_itself(two_workers: tuple[Slowness, Slowness]) -> N
                         await asyncio.sleep(0.02)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("client", "allowed"), [(("127.0.0.1", 1), True), (("::1", 1), True), (("10.0.0.7", 1), False), (None, False)]
+)
+def test_only_this_machine_can_slow_it(client: tuple[str, int] | None, allowed: bool) -> None:
+    """A caller from another machine, or from nowhere known, is refused."""
+    request = Request({"type": "http", "client": client, "headers": []})
+    if allowed:
+        this_machine(request)
+        return
+    with pytest.raises(HTTPException, match="403"):
+        this_machine(request)
