@@ -1,0 +1,92 @@
+"""``beacon.js`` in a real browser."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from anvil_monitor.exporter import Instrument, instrument
+from anvil_monitor.targets import load
+
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"]  # fmt: skip
+PAGE = """<!doctype html><html><meta charset="utf-8"><title>x</title>
+<script src="/anvil-monitor/beacon.js" defer></script>
+<h1>A large heading that is the largest paint</h1><img src="/slow.svg" width="10" height="10">
+<button onclick="const t = performance.now(); while (performance.now() - t < 120);">work</button>
+<script>setTimeout(() => document.body.prepend(Object.assign(document.createElement("div"),
+{style: "height: 200px"})), 700)</script></html>"""
+
+
+def page(request: Request) -> Response:
+    return HTMLResponse(PAGE)
+
+
+def slow(request: Request) -> Response:
+    time.sleep(0.5)
+    return Response("<svg xmlns='http://www.w3.org/2000/svg'/>", media_type="image/svg+xml")
+
+
+@contextmanager
+def server(tmp_path: Path) -> Iterator[tuple[str, Instrument]]:
+    app = Starlette(routes=[Route("/shop/{item}", page), Route("/slow.svg", slow)])
+    made = instrument(app, configuration=load(None, {}), directory=tmp_path)
+    listener = socket.create_server(("127.0.0.1", 0))
+    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", made
+    finally:
+        running.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def means(made: Instrument) -> dict[str, float]:
+    found: dict[str, dict[str, Any]] = {}
+    for family in text_string_to_metric_families(made.metrics()):
+        for sample in family.samples:
+            if sample.labels.get("url_template") == "/shop/{item}" and "le" not in sample.labels:
+                name, _, part = sample.name.rpartition("_")
+                found.setdefault(name, {})[part] = sample.value
+    return {name: values["sum"] / values["count"] for name, values in found.items()}
+
+
+@pytest.mark.needs("chromium")
+def test_a_real_visit(tmp_path: Path) -> None:
+    """Load time, paints, the slowest interaction and the layout shift of a visit arrive when the page is left."""
+    api = pytest.importorskip("playwright.sync_api")
+    with server(tmp_path) as (url, made), api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        tab = browser.new_page()
+        errors: list[object] = []
+        tab.on("pageerror", lambda error: errors.append(error))
+        tab.goto(f"{url}/shop/anvil?q=1", wait_until="load")
+        tab.click("button")
+        tab.wait_for_timeout(1000)
+        tab.goto("about:blank")
+        deadline = time.monotonic() + 15
+        while len(means(made)) < 6 and time.monotonic() < deadline:
+            tab.wait_for_timeout(50)
+        browser.close()
+    found = means(made)
+    assert errors == []
+    assert 0.5 <= found["browser_page_load_duration_seconds"] < 10
+    assert 0 <= found["browser_web_vital_ttfb_seconds"] < 5
+    assert 0 < found["browser_web_vital_fcp_seconds"] <= found["browser_web_vital_lcp_seconds"] < 10
+    assert 0.1 <= found["browser_web_vital_inp_seconds"] < 5
+    assert 0 < found["browser_web_vital_cls"] < 2
