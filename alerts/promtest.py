@@ -21,8 +21,6 @@ from .promseries import Item, Labels, Stale, parse_labels, parse_values
 from .rulefile import Group
 from .yamltext import Node, parse_duration
 
-MINUTE = 60.0
-
 
 @dataclass(frozen=True, slots=True)
 class Alert:
@@ -195,7 +193,7 @@ def load(text: str, path: Path) -> TestFile:
     """The tests in ``text``. Raises :class:`ConfigurationError` with every problem found, each with its line."""
     root, problems = yamltext.read(text, path, "the test file")
     fields = root.known(("rule_files", "evaluation_interval", "group_eval_order", "fuzzy_compare", "tests"))
-    interval = _duration(fields.get("evaluation_interval"), MINUTE) or MINUTE
+    interval = _duration(fields.get("evaluation_interval"), 60.0) or 60.0
     file = TestFile(
         path,
         _texts(fields.get("rule_files")),

@@ -14,7 +14,7 @@ from typing import Any, Final
 from anvil_monitor.targets import Capacity, Configuration, Level, Percentile, Service, Target, format_promql_duration
 
 from . import templates, yamltext
-from .rulefile import COMMENT, Alerting, Recording
+from .rulefile import COMMENT, Alerting
 from .rules import DOWN, LIMIT, MISSED, NO_DATA, RATIO, VALUE, Links, number, quoted, rule_groups
 from .scenes import STOCK_EDGES, Scene, Series, gauge
 
@@ -62,19 +62,6 @@ def step_of(configuration: Configuration) -> float:
     shortest = min((target.window for target in configuration.targets), default=60.0)
     interval = configuration.monitor.scrape_interval
     return interval * max(1, math.floor(shortest / 4 / interval + 1e-9))
-
-
-def covered(configuration: Configuration) -> set[tuple[str, str, str]]:
-    """(alert or record, service, target) of every rule: what the tests must have exercised."""
-    rules = [rule for group in rule_groups(configuration) for rule in group.rules]
-    return {
-        (
-            rule.record if isinstance(rule, Recording) else rule.alert,
-            rule.labels["service"],
-            rule.labels.get("target", ""),
-        )
-        for rule in rules
-    }
 
 
 def _up(seconds: float, step: float) -> float:
