@@ -59,19 +59,17 @@ def _metrics(configuration: Configuration, service: Service, environ: dict[str, 
 
 def _edges(configuration: Configuration, service: Service, text: str, place: str) -> list[Problem]:
     """Whether each histogram that is there has an edge at its target's limit."""
-    problems = []
+    problems: list[Problem] = []
     targets = configuration.targets_of(service.name)
+    todo = "instrument the server with this monitor.toml, or set its histogram edges"
     for metric in sorted({target.indicator.metric for target in targets}):
         found = re.findall(rf'^{metric}_bucket{{[^}}]*le="([^"]+)"', text, re.MULTILINE)
         edges = {float(edge) for edge in found}
-        for limit in histogram_limits(targets, metric):
-            if edges and limit not in edges:
-                problems.append(
-                    _warning(
-                        f"{place}: {metric} has no edge at {limit:g}, so its target is an estimate",
-                        "instrument the server with this monitor.toml, or set its histogram edges",
-                    )  # fmt: skip
-                )
+        missing = [limit for limit in histogram_limits(targets, metric) if edges and limit not in edges]
+        problems += [
+            _warning(f"{place}: {metric} has no edge at {limit:g}, so its target is an estimate", todo)
+            for limit in missing
+        ]
     if f"# TYPE {HTTP_DURATION.name} " not in text:
         todo = "instrument(app) mounts them; they appear with the first request"
         problems.append(_warning(f"{place} has no {HTTP_DURATION.name} yet", todo))

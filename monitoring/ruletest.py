@@ -1,7 +1,7 @@
 """The rules' own tests, run by the embedded evaluator: the binding of :mod:`anvil_monitor.alerts.promtest`.
 
-The same ``rules_test.yml`` that ``promtool test rules`` runs against Prometheus's evaluator is played here to the store,
-the PromQL engine and the rule manager that ``anvil-monitor up`` is made of.
+The same ``rules_test.yml`` that ``promtool test rules`` runs against Prometheus's evaluator is played here to the
+store, the PromQL engine and the rule manager that ``anvil-monitor up`` is made of.
 """
 
 from __future__ import annotations

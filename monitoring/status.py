@@ -39,8 +39,8 @@ class TargetStatus:
     """One target at one instant. ``value`` is in base units, None without data; ``since`` is when ``state`` began.
 
     ``ratio`` is over 1 when the promise is broken, whichever way it points; ``fill`` is value over limit, for a bar.
-    ``history`` is (Unix seconds, value or None) over the last quarter of an hour, or since the start. ``alert`` is the state of its
-    ``TargetMissed``, empty where there is none.
+    ``history`` is (Unix seconds, value or None) over the last quarter of an hour, or since the start. ``alert`` is the
+    state of its ``TargetMissed``, empty where there is none.
     """
 
     target: Target

@@ -126,8 +126,8 @@ def _targets(
         window = table.duration("window")
         # rate() needs two samples in every window; four leave room for a lost scrape.
         if window < 4 * monitor.scrape_interval:
-            table.problem("window", f"window = {table.shown('window')} holds fewer than four scrapes",
-                          f"make it at least {4 * monitor.scrape_interval:g}s, or lower [monitor] scrape_interval")  # fmt: skip
+            todo = f"make it at least {4 * monitor.scrape_interval:g}s, or lower [monitor] scrape_interval"
+            table.problem("window", f"window = {table.shown('window')} holds fewer than four scrapes", todo)
         percentile = table.number("percentile", least=1, most=99.99) if kind.percentile else 0.0
         hold, keep = table.duration("for", zero=True), table.duration("keep_firing_for", zero=True)
         floor = table.integer("floor", least=0) if kind.counted else 0
@@ -163,8 +163,8 @@ def _with_what_they_rest_on(targets: list[Target], tables: Table) -> tuple[Targe
     for target in targets:
         other = getattr(target.indicator, "while_holds", None)
         if other and not any(each.name == other and each.service == target.service for each in targets):
-            tables.problem(target.name, f"{target.name} asks whether {other} still holds, which is not watched",
-                           f"watch {other} of {target.service!r} too, or set enabled = false on {target.name}")  # fmt: skip
+            todo = f"watch {other} of {target.service!r} too, or set enabled = false on {target.name}"
+            tables.problem(target.name, f"{target.name} asks whether {other} still holds, which is not watched", todo)
     return tuple(sorted(targets, key=lambda target: target.service))
 
 
