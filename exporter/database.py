@@ -95,14 +95,12 @@ class Database:
         from sqlalchemy import event
 
         pool = (engine.pool.logging_name or engine.url.database or engine.dialect.name).rpartition("/")[2][:MAX_TEXT]
-        idle = self._recorder.gauge(names.DB_CONNECTIONS, ("idle", pool))
-        used = self._recorder.gauge(names.DB_CONNECTIONS, ("used", pool))
         there: set[int] = set()
         out: set[int] = set()
 
         def tell() -> None:
-            used.set(float(len(out)))
-            idle.set(float(len(there) - len(out)))
+            self._recorder.gauge(names.DB_CONNECTIONS, ("used", pool)).set(float(len(out)))
+            self._recorder.gauge(names.DB_CONNECTIONS, ("idle", pool)).set(float(len(there) - len(out)))
 
         def connect(_connection: object, record: object) -> None:
             there.add(id(record))

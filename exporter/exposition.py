@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from .names import Metric
@@ -45,6 +46,8 @@ def render(families: Iterable[Family]) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
+# The same label sets are written at every scrape.
+@lru_cache(maxsize=32_768)
 def label_text(labels: LabelPairs) -> str:
     """``{name="value",…}`` with the three escapes of the format; empty without labels."""
     if not labels:
@@ -58,6 +61,6 @@ def escape(value: str) -> str:
 
 def number_text(value: float) -> str:
     """Whole numbers without a fraction (``le="2"`` and ``"2.0"`` are two series), others in the shortest form."""
-    if value == value and abs(value) < 1e15 and value == int(value):
+    if -1e15 < value < 1e15 and value == int(value):
         return str(int(value))
     return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text := repr(float(value)), text)

@@ -86,6 +86,14 @@ def _topmost(pids: set[int]) -> psutil.Process | None:
     return None
 
 
+def _has_memory(process: psutil.Process) -> bool:
+    """Whether it still runs: one that is being ended has no memory any more, and may hold its port a moment longer."""
+    try:
+        return bool(process.memory_info().rss)
+    except GONE:
+        return False
+
+
 class ServerProcesses:
     """The process tree of one service as metric families. ``collect`` is not thread-safe; call it from one place."""
 
@@ -99,7 +107,7 @@ class ServerProcesses:
 
     def collect(self) -> list[Family]:
         """``process_*`` of the tree; while none is found, ``process_count`` 0 and nothing else."""
-        tree = list(self._tree())
+        tree = [process for process in self._tree() if _has_memory(process)]
         label = (("service", self.service.name),)
         count = [Family(names.PROCESS_COUNT, [Sample("", label, float(len(tree)))])]
         if not tree:

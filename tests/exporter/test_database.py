@@ -80,6 +80,7 @@ def test_connections_of_the_pool(tmp_path: Path) -> None:
     """Used and idle, as the pool itself says, whatever happened to a connection."""
     engine = create_engine(f"sqlite:///{tmp_path / 'shop.db'}", pool_size=2, max_overflow=2)
     made = instrument(Starlette(), configuration=load(None, {}), engine=engine, directory=tmp_path / "pages")
+    assert not (tmp_path / "pages").exists()  # importing an application makes nothing
     open_ones = [engine.connect() for _ in range(3)]
     assert connections(made) == {"used": 3, "idle": 0}
     open_ones.pop().close()
