@@ -120,12 +120,12 @@ class Demo:
               "--timeout-keep-alive", "120", "--no-access-log", "--log-level", "warning")  # fmt: skip
         took = wait("the server's start", 30, self.processes, lambda: self.answers(f"{self.server}/api/items/1"))
         say(f"The shop is up at {self.server} with 2 workers ({took:.1f} s).")
-        start("monitor", "anvil_monitor.monitoring.cli", "up", "--config", str(self.configuration))
-        took = wait("the monitor's start", 30, self.processes, lambda: self.answers(self.state))
-        say(f"anvil-monitor up is watching it; its page: {self.monitor}/ ({took:.1f} s)")
         start("traffic", "examples.traffic", "--url", self.server,
               "--users", str(self.options.users), "--rate", str(self.options.rate))  # fmt: skip
         say(f"{self.options.users} people, each at their own address, send {self.options.rate:g} requests a second.")
+        start("monitor", "anvil_monitor.monitoring.cli", "up", "--config", str(self.configuration))
+        took = wait("the monitor's start", 30, self.processes, lambda: self.answers(self.state))
+        say(f"anvil-monitor up is watching it; its page: {self.monitor}/ ({took:.1f} s)")
 
     def break_it(self) -> float:
         """Make the shop slow, wait until both sinks told of every target that this breaks; the time of the breach."""
@@ -146,7 +146,7 @@ class Demo:
     def recover(self, breach: float) -> None:
         fetch(f"{self.server}/demo/recover", {})
         recovery = time.time()
-        say("Recovered it: queries are fast again, the memory is given back. Its windows look back 30 s.")
+        say("Recovered it: queries are fast again, the memory is given back. Its windows look back 20 s.")
         wait("the message that it recovered", RECOVERED_WITHIN, self.processes,
              lambda: self.told("recovered", recovery))  # fmt: skip
         self.table()

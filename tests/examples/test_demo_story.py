@@ -60,7 +60,7 @@ def test_a_signal_ends_all_that_was_started(number: signal.Signals, tmp_path: Pa
     told = []
     for line in demo.stdout:
         told.append(line)
-        if "send 5 requests a second" in line or "FAILED" in line:
+        if "is watching it" in line or "FAILED" in line:
             break
     started = psutil.Process(demo.pid).children(recursive=True)
     began = time.monotonic()
