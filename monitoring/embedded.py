@@ -34,7 +34,7 @@ from anvil_monitor.exporter.exposition import Family
 from anvil_monitor.exporter.server import Collector
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import api, selfmetrics, terminal, web
+from . import api, apistate, selfmetrics, terminal, web
 from .commands import bind
 from .overview import Overview
 from .promql import Engine
@@ -98,7 +98,7 @@ async def run(
             for endpoint in endpoints(configuration, f"{url}/metrics")
         ]
         overview = Overview(configuration, board, rules.groups, scrapers, pipeline, outbox, store, clock, started)
-        sources = api.Sources(
+        sources = apistate.Sources(
             store, Engine(store, timeout=QUERY_TIMEOUT), rules.groups, scrapers, clock, query_threads, str(RULE_FILE)
         )
         collector = Collector(configuration)

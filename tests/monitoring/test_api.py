@@ -17,7 +17,8 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
-from anvil_monitor.monitoring.api import Sources, exponent_text, routes
+from anvil_monitor.monitoring.api import routes
+from anvil_monitor.monitoring.apistate import Sources, exponent_text
 from anvil_monitor.monitoring.promql import Engine
 from anvil_monitor.monitoring.rulemanager import GroupState, evaluate
 from anvil_monitor.monitoring.samples import labels_of

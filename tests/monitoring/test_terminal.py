@@ -11,7 +11,8 @@ from anvil_monitor.monitoring.terminal import PlainView, table, view
 
 TARGET = {
     "service": "shop", "target": "api_response_time", "title": "API response time", "text": "142 ms",
-    "promise": "< 200 ms", "measure": "p95 over 1 min", "state": "ok", "since": 90.0, "note": "", "history": [[1.0, 0.1], [2.0, None]],
+    "promise": "< 200 ms", "measure": "p95 over 1 min", "state": "ok", "since": 90.0, "note": "",
+    "history": [[1.0, 0.1], [2.0, None]],
 }  # fmt: skip
 ALERT = {
     "name": "TargetMissed",
