@@ -17,6 +17,7 @@ NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 SERIES = re.compile(rf"[ \t]*({NAME})?[ \t]*(?:(\{{)|(?=[ \t]))")
 LABEL = re.compile(r'[ \t]*(?:([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*)?"((?:[^"\\\n]|\\.)*)"[ \t]*(,|(?=\}))')
 AFTER = re.compile(r"[ \t]+(\S+)(?:[ \t]+([-+.0-9eE]+))?[ \t]*(?:# \{.*)?$")
+NO_NUMBER = "has a value that is no number"
 ESCAPE = re.compile(r"\\(.)")
 ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
 
@@ -37,41 +38,45 @@ class Parser:
         self._sample_limit = sample_limit
         self._known: dict[str, Labels] = {}
 
-    def parse(self, text: str) -> list[tuple[Labels, float]]:
-        """All samples of ``text`` in its order. Raises :class:`ExpositionError` at the first bad line, for all of it.
+    def parse(self, text: str) -> tuple[list[Labels], list[float]]:
+        """The series of ``text`` and their values, in its order (two lists: a pair for each would cost as much again).
+
+        Raises :class:`ExpositionError` at the first bad line, for all of it.
 
         A series that was in an earlier text comes with the very same label tuple, so callers may compare by identity.
         """
-        known = self._known
+        known = self._known.get
         fresh: dict[str, Labels] = {}
-        samples: list[tuple[Labels, float]] = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line or line[0] == "#":
-                continue
-            series, _, value = line.rpartition(" ")
-            labels = known.get(series)
-            if labels is None:
-                if not line.strip() or line.lstrip()[0] == "#":
-                    continue
-                try:
+        present: list[Labels] = []
+        values: list[float] = []
+        keep_series, keep_value = present.append, values.append
+        line = ""
+        try:
+            for line in text.split("\n"):
+                series, _, value = line.rpartition(" ")
+                labels = known(series)
+                if labels is None:
+                    bare = line.strip()
+                    if not bare or bare[0] == "#":
+                        continue
                     labels, value, plain = self._read(line.rstrip("\r"))
-                except ValueError as error:
-                    raise ExpositionError(f"line {number} {error}: {_show(line)}") from None
-                if plain:
-                    fresh[series] = labels
-            try:
+                    if plain:
+                        fresh[series] = labels
                 if "_" in value:  # Python would read 1_000 as a number
-                    raise ValueError(value)
-                samples.append((labels, float(value)))
-            except ValueError:
-                raise ExpositionError(f"line {number} has a value that is no number: {_show(line)}") from None
-            if len(samples) > self._sample_limit:
-                raise ExpositionError(f"more than {self._sample_limit} samples")
-        known.update(fresh)
-        if len(known) > 2 * len(samples) + 1000:  # series that come and go must not fill the memory
-            now = {id(labels) for labels, _ in samples}
-            self._known = {series: labels for series, labels in known.items() if id(labels) in now}
-        return samples
+                    raise ValueError(NO_NUMBER)
+                keep_value(float(value))
+                keep_series(labels)
+        except ValueError as error:
+            number = text.split("\n").index(line) + 1
+            reason = NO_NUMBER if str(error).startswith("could not convert") else str(error)
+            raise ExpositionError(f"line {number} {reason}: {_show(line)}") from None
+        if len(present) > self._sample_limit:
+            raise ExpositionError(f"more than {self._sample_limit} samples")
+        self._known.update(fresh)
+        if len(self._known) > 2 * len(present) + 1000:  # series that come and go must not fill the memory
+            now = {id(labels) for labels in present}
+            self._known = {series: labels for series, labels in self._known.items() if id(labels) in now}
+        return present, values
 
     def _read(self, line: str) -> tuple[Labels, str, bool]:
         """One line: its labels, the text of its value, and whether it is just ``series value``."""

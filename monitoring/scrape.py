@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import chain
 from typing import Protocol
 
 import httpx
@@ -101,29 +102,29 @@ class Scraper:
     async def scrape(self) -> None:
         """One scrape. Does not raise for anything that a target can do."""
         at, begin = self.clock(), time.perf_counter()
-        samples: list[tuple[Labels, float]] = []
+        present: list[Labels] = []
+        values: list[float] = []
         error = ""
         try:
-            samples = self._parser.parse(await self._fetch())
+            present, values = self._parser.parse(await self._fetch())
         except (ScrapeError, ExpositionError) as problem:
             error = str(problem)
         duration = time.perf_counter() - begin
-        self._record(at, samples, error, duration)
+        self._record(at, present, values, error, duration)
 
-    def _record(self, at: float, samples: list[tuple[Labels, float]], error: str, duration: float) -> None:
-        present = [labels for labels, _ in samples]
-        report = {"up": float(not error), "scrape_duration_seconds": duration, "scrape_samples_scraped": len(samples)}
-        batch = [*samples, *((merge({}, self.endpoint.labels, name), float(value)) for name, value in report.items())]
+    def _record(self, at: float, present: list[Labels], values: list[float], error: str, duration: float) -> None:
+        report = {"up": float(not error), "scrape_duration_seconds": duration, "scrape_samples_scraped": len(present)}
+        extra = [(merge({}, self.endpoint.labels, name), float(value)) for name, value in report.items()]
         if present != self._last:  # nearly always equal, and then by identity
             gone = set(self._last).difference(present)
-            batch += [(labels, STALE_NAN) for labels in gone]
+            extra += [(labels, STALE_NAN) for labels in gone]
         self._last = present
-        self.store.append(round(at * 1000), batch)
+        self.store.append(round(at * 1000), chain(zip(present, values, strict=True), extra))
         health = self.health
         if health.up is not (not error):
             health.since = at
         health.up, health.error, health.at = not error, error, at
-        health.duration, health.samples = duration, len(samples)
+        health.duration, health.samples = duration, len(present)
 
     async def _fetch(self) -> str:
         headers = {"Accept": ACCEPT, "Accept-Encoding": "identity", "User-Agent": "anvil-monitor"}

@@ -15,8 +15,12 @@ from anvil_monitor.monitoring.parse import ExpositionError, Parser
 TARGET = {"job": "server", "instance": "a:1"}
 
 
+def pairs(parser: Parser, text: str) -> list[tuple[tuple[tuple[str, str], ...], float]]:
+    return list(zip(*parser.parse(text), strict=True))
+
+
 def read(text: str, target: dict[str, str] | None = None) -> dict[tuple[tuple[str, str], ...], float]:
-    return dict(Parser(target or {}).parse(text))
+    return dict(pairs(Parser(target or {}), text))
 
 
 def labels(**pairs: str) -> tuple[tuple[str, str], ...]:
@@ -48,7 +52,7 @@ def test_a_line_is_read(line: str, expected: tuple[tuple[str, str], ...], value:
     """Each form that Prometheus text or OpenMetrics allows gives its labels and its value, the second time too."""
     parser = Parser({})
     for _ in range(2):
-        assert parser.parse(f"# HELP up help\n# TYPE up gauge\n\n{line}\n# EOF\n") == [(expected, value)]
+        assert pairs(parser, f"# HELP up help\n# TYPE up gauge\n\n{line}\n# EOF\n") == [(expected, value)]
 
 
 def test_not_a_number_is_a_value() -> None:
@@ -99,7 +103,7 @@ def test_target_labels_win_and_keep_what_they_displace() -> None:
 def test_a_series_keeps_its_label_tuple() -> None:
     """From the second text on a series comes with the same tuple, so vanished series are found by identity."""
     parser = Parser(TARGET)
-    first, second = parser.parse('m{a="b"} 1'), parser.parse('m{a="b"} 2')
+    first, second = pairs(parser, 'm{a="b"} 1'), pairs(parser, 'm{a="b"} 2')
     assert first[0][0] is second[0][0]
     assert second[0][1] == 2.0
 
@@ -109,7 +113,7 @@ def test_a_bad_text_does_not_disturb_the_next() -> None:
     parser = Parser({})
     with pytest.raises(ExpositionError):
         parser.parse('m{a="b"} 1\nbroken')
-    assert parser.parse('m{a="b"} 2') == [(labels(__name__="m", a="b"), 2.0)]
+    assert pairs(parser, 'm{a="b"} 2') == [(labels(__name__="m", a="b"), 2.0)]
 
 
 def test_series_that_come_and_go_do_not_fill_the_memory() -> None:
@@ -144,13 +148,15 @@ def test_a_repeated_text_is_read_fast() -> None:
     ),
     st.floats(allow_nan=False),
 )
-def test_what_is_written_is_read(pairs: dict[str, str], value: float) -> None:
+def test_what_is_written_is_read(given_labels: dict[str, str], value: float) -> None:
     """Any label value, escaped as the format says, comes back as it was, and so does any number."""
-    escaped = {key: text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for key, text in pairs.items()}
+    escaped = {
+        key: text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for key, text in given_labels.items()
+    }
     line = "m{" + ",".join(f'{key}="{text}"' for key, text in escaped.items()) + "} " + repr(value)
     parser = Parser({})
     for _ in range(2):
-        assert parser.parse(line + "\n") == [(labels(**{**pairs, "__name__": "m"}), value)]
+        assert pairs(parser, line + "\n") == [(labels(**{**given_labels, "__name__": "m"}), value)]
 
 
 @given(st.text(max_size=60))
