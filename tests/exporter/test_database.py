@@ -95,7 +95,6 @@ def test_connections_of_the_pool(tmp_path: Path) -> None:
 
 def test_an_async_engine(tmp_path: Path) -> None:
     """The queries of an AsyncEngine are timed like any other."""
-    pytest.importorskip("aiosqlite")
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async def scenario() -> Instrument:
