@@ -9,13 +9,14 @@ COPY exporter exporter
 COPY alerts alerts
 COPY dashboards dashboards
 COPY monitoring monitoring
-# the dependencies' wheels are kept in a cache, so that a changed source line installs again in seconds
+# what is downloaded is kept in a cache: after a change of the source an image is built again in seconds
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m venv /opt/anvil-monitor && /opt/anvil-monitor/bin/pip install --quiet ".[stack]"
+    python -m venv /opt/anvil-monitor && PATH=/opt/anvil-monitor/bin:$PATH && export PIP_DISABLE_PIP_VERSION_CHECK=1 && \
+    pip wheel --quiet --no-deps --wheel-dir /wheels . && pip install --quiet "$(ls /wheels/*.whl)[stack]"
 
 FROM build AS build-demo
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/anvil-monitor/bin/pip install --quiet ".[demo]"
+    /opt/anvil-monitor/bin/pip install --quiet --disable-pip-version-check "$(ls /wheels/*.whl)[demo]"
 
 FROM python:${PYTHON} AS base
 ENV PATH=/opt/anvil-monitor/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp

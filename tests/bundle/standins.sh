@@ -24,16 +24,16 @@ base() { # ROOT: users, name resolution, a shell and wget for health checks
 server() { # NAME BINARY...: a root with the binaries, also under their upstream names in /bin
   local root=$work/$1 file; shift; base "$root"; with_libraries "$root" "$@"
   for file in "$@"; do ln -sf "$file" "$root/bin/$(basename "$file" | sed 's/^prometheus-//')"; done
-  cp -rL --parents /usr/share/prometheus "$root"    # Alertmanager reads its default template from there
 }
 
-server prometheus /usr/bin/prometheus /usr/bin/promtool
+server prometheus /usr/bin/prometheus
 mkdir -p "$work"/prometheus/{etc/prometheus,prometheus}; chown 65534:65534 "$work/prometheus/prometheus"
 tar -C "$work/prometheus" -c . | docker import -c 'USER nobody' -c 'WORKDIR /prometheus' -c 'EXPOSE 9090' -c 'VOLUME /prometheus' \
   -c 'ENTRYPOINT ["/bin/prometheus"]' -c 'CMD ["--config.file=/etc/prometheus/prometheus.yml","--storage.tsdb.path=/prometheus"]' \
   - "$1" >/dev/null
 
-server alertmanager /usr/bin/prometheus-alertmanager /usr/bin/amtool
+server alertmanager /usr/bin/prometheus-alertmanager
+cp -rL --parents /usr/share/prometheus/alertmanager "$work/alertmanager"    # templates and stub page, read at its start
 mkdir -p "$work"/alertmanager/{etc/alertmanager,alertmanager}; chown 65534:65534 "$work/alertmanager/alertmanager"
 tar -C "$work/alertmanager" -c . | docker import -c 'USER nobody' -c 'WORKDIR /alertmanager' -c 'EXPOSE 9093' \
   -c 'ENTRYPOINT ["/bin/alertmanager"]' -c 'CMD ["--config.file=/etc/alertmanager/alertmanager.yml","--storage.path=/alertmanager"]' \
@@ -41,9 +41,9 @@ tar -C "$work/alertmanager" -c . | docker import -c 'USER nobody' -c 'WORKDIR /a
 
 root=$work/python prefix=$4; base "$root"; mkdir -p "$root"/{usr/local,root,sbin}
 version=$("$prefix/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-cp -a "$prefix/bin" "$prefix/lib" "$root/usr/local/"
-rm -rf "$root/usr/local/lib/python$version"/{test,idlelib,tkinter} "$root/usr/local/lib/python$version"/config-*
-find "$root" -name __pycache__ -prune -exec rm -rf {} +
+# what the prefix has of its own packages, tests and caches stays behind; `python -m venv` brings its own pip
+tar -C "$prefix" -c --exclude='site-packages/*' --exclude=__pycache__ --exclude='*.a' \
+  --exclude="lib/python$version"/{test,idlelib,tkinter,'config-*'} bin lib | tar -C "$root/usr/local" -x
 find "$root" -type f \( -name '*.so*' -o -name "python$version" \) -exec ldd {} \; 2>/dev/null \
   | { grep -o '/[^ ]*\.so[^ ]*' || true; } | { grep -v "^$prefix\|^$root" || true; } | sort -u | xargs -r -I{} cp -L --parents {} "$root"
 # what wheels ask for beside the libraries of CPython itself
@@ -52,8 +52,6 @@ ldconfig -p | grep -oE '/[^ ]*/(libpthread\.so\.0|libdl\.so\.2|libutil\.so\.1|li
 with_libraries "$root" /bin/dash /sbin/ldconfig /usr/bin/env; ln -sf dash "$root/bin/sh"
 for name in mkdir rm chown chmod ln cp mv id; do ln -sf busybox "$root/bin/$name"; done
 ln -sf "python$version" "$root/usr/local/bin/python"; ln -sf "python$version" "$root/usr/local/bin/python3"
-# the prefix may hold packages of its own; the image brings only what CPython brings
-find "$root/usr/local/lib/python$version/site-packages" -mindepth 1 -maxdepth 1 ! -name 'pip*' ! -name 'setuptools*' -exec rm -rf {} +
 # pip inside a build needs this machine's certificates
 cp -L --parents /etc/ssl/certs/ca-certificates.crt "$root"; cp /etc/passwd /etc/group "$root/etc/"
 echo /usr/local/lib >"$root/etc/ld.so.conf"; chroot "$root" /sbin/ldconfig

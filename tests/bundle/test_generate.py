@@ -99,18 +99,19 @@ def test_no_secret_is_in_a_generated_file() -> None:
 @pytest.mark.needs("promtool", "amtool")
 @pytest.mark.parametrize("text", ["", TWO], ids=["the bundle", "two services"])
 def test_prometheus_and_alertmanager_accept_the_files(tmp_path: Path, text: str) -> None:
-    """promtool and amtool find nothing wrong with configuration, rules and rule tests."""
+    """promtool and amtool find nothing wrong with the files, and the committed rules pass their own tests."""
     configuration = parse(text, None, {}) if text else generate.bundle_configuration()
     generate.write(tmp_path, configuration)
     config = tmp_path / "monitoring/prometheus/prometheus.yml"
     rules = tmp_path / "alerts/generated/rules.yml"
     # in a container the rules lie elsewhere; here promtool must find them to check them
     config.write_text(config.read_text().replace(generate.RULES, str(rules)))
+    tests = [["promtool", "test", "rules", str(rules.with_name("rules_test.yml"))]]
     for command in (
         ["promtool", "check", "config", "--syntax-only", str(config)],
         ["promtool", "check", "rules", str(rules)],
-        ["promtool", "test", "rules", str(rules.with_name("rules_test.yml"))],
         ["amtool", "check-config", str(tmp_path / "monitoring/alertmanager/alertmanager.yml")],
+        *([] if text else tests),
     ):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{command[:3]}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
