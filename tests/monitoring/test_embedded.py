@@ -55,8 +55,8 @@ def test_a_hanging_server_is_service_down(server: Any, start: Callable[..., Any]
     until(lambda: running.state()["collectors"][0]["up"] is False, 10)
     until(lambda: "ServiceDown" in running.firing())
     until(lambda: any("does not answer" in each["title"] for each in server.posted))
-    assert running.state()["collectors"][1]["up"] is True
-    assert running.target("memory")["state"] == "ok"
+    until(lambda: running.state()["collectors"][1]["up"] is True)
+    until(lambda: running.target("memory")["state"] == "ok")
     server.released.set()
     server.mode = "healthy"
     until(lambda: "ServiceDown" not in running.firing())
@@ -71,12 +71,10 @@ def test_whatever_a_server_answers_the_monitor_goes_on(
     for mode in ("garbage", "drip", "die", "error", "no http"):
         until(lambda: running.state()["collectors"][0]["up"] is True, 10)
         server.mode = mode
-        down = until(lambda: next((c for c in running.state()["collectors"] if c["up"] is False), None), 10)
-        assert down["job"] == "server", mode
-        assert down["error"], mode
+        until(lambda: running.state()["collectors"][0]["error"], 10)
         server.mode = "healthy"
     until(lambda: running.target("api_response_time")["value"] is not None)
-    assert running.state()["collectors"][1]["up"] is True
+    until(lambda: running.state()["collectors"][1]["up"] is True)
 
 
 def test_its_own_metrics_and_health(start: Callable[..., Any], until: Callable[..., Any]) -> None:
