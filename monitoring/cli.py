@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from anvil_monitor.targets import Configuration, ConfigurationError, Problem, find_configuration, load
+from anvil_monitor.targets import LOOPBACK, Configuration, ConfigurationError, Problem, find_configuration, load
 
 from . import commands
 
@@ -147,7 +147,7 @@ def _load(options: argparse.Namespace) -> Configuration:
         host, port = _address(options.listen)
         monitor = replace(monitor, host=host, port=port)
         guarded = monitor.token is not None or getattr(options, "trusted_network", False)
-        if host not in commands.LOOPBACK and not guarded:
+        if host not in LOOPBACK and not guarded:
             raise ConfigurationError(
                 [
                     Problem(

@@ -16,8 +16,6 @@ from anvil_monitor.targets import Configuration, ConfigurationError, Problem, lo
 
 from . import preflight
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 def init(path: Path) -> int:
     """Write the commented template to ``path``; refuses to replace a file."""

@@ -2,6 +2,7 @@
 
 from .load import find_configuration, load
 from .model import (
+    LOOPBACK,
     Capacity,
     Channel,
     Configuration,
@@ -21,6 +22,7 @@ from .problems import ConfigurationError, Problem
 from .units import Unit, format_duration, format_promql_duration, format_value
 
 __all__ = [
+    "LOOPBACK",
     "Capacity",
     "Channel",
     "Configuration",

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from . import settings
 from .lines import Lines
 from .model import (
+    LOOPBACK,
     Channel,
     Configuration,
     Direction,
@@ -32,7 +33,6 @@ from .reader import Table
 
 FILE_NAME = "monitor.toml"
 ENVIRONMENT_VARIABLE = "ANVIL_MONITOR_CONFIG"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def find_configuration(environ: Mapping[str, str] | None = None) -> Path | None:

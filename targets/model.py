@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from .units import Unit, format_duration, format_value
 
@@ -176,6 +176,10 @@ class Channel:
     url: Secret
     severities: tuple[str, ...] = ("critical", "warning")
     services: tuple[str, ...] = ()
+
+
+# Addresses that only this machine reaches: whatever listens elsewhere needs a token.
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)

