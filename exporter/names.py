@@ -98,6 +98,19 @@ PROBE_DURATION: Final = Metric(
 )
 
 # The monitor about itself.
+STORE_SERIES: Final = Metric("anvil_monitor_series", "gauge", "Series in the store.")
+STORE_SAMPLES: Final = Metric("anvil_monitor_samples", "gauge", "Samples in the store.")
+STORE_REFUSED: Final = Metric(
+    "anvil_monitor_refused_samples_total", "counter", "Samples of new series that found no room."
+)
+SCRAPES_DOWN: Final = Metric("anvil_monitor_targets_down", "gauge", "Scrape targets whose last scrape failed.")
+RULE_EVALUATION: Final = Metric(
+    "anvil_monitor_rule_evaluation_seconds", "gauge", "Duration of the last evaluation of a group.", ("group",)
+)
+RULE_MISSED: Final = Metric(
+    "anvil_monitor_rule_evaluations_missed_total", "counter", "Slots that a group's evaluation skipped.", ("group",)
+)
+RULES_FAILING: Final = Metric("anvil_monitor_rules_failing", "gauge", "Rules whose last evaluation failed.", ("group",))
 NOTIFICATIONS: Final = Metric(
     "anvil_monitor_notifications", "gauge", "Notifications in the outbox, by what became of them.", ("channel", "state")
 )

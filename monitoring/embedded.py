@@ -104,7 +104,7 @@ async def run(
         collector = Collector(configuration)
 
         def collect() -> list[Family]:
-            return [*collector.collect(), *selfmetrics.families(store, rules, scrapers, outbox)]
+            return [*collector.collect(), *selfmetrics.families(store, rules, scrapers, outbox, delivery)]
 
         app = web.create_app(overview, api.routes(sources), collect, own_thread, token)
         shown = stack.enter_context(contextlib.closing((view or _terminal)(url)))
