@@ -11,7 +11,7 @@ All numbers are in base units: seconds, bytes, plain counts. Text in human units
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -143,13 +143,17 @@ class Service:
 class Secret:
     """A value that must never be shown. ``str`` and ``repr`` give its origin; :meth:`reveal` reads it.
 
-    ``origin`` is ``env:NAME`` or ``file:PATH``; a secret never stands in ``monitor.toml`` itself.
+    ``origin`` is ``env:NAME`` or ``file:PATH``. ``literal`` is for code that has the value already (tests, a program
+    of the user's own): ``monitor.toml`` cannot hold one.
     """
 
     origin: str
+    literal: str | None = field(default=None, repr=False)
 
     def reveal(self, environ: dict[str, str]) -> str:
         """The value itself. Raises ``LookupError`` (naming the origin only) when it cannot be read."""
+        if self.literal is not None:
+            return self.literal
         kind, _, where = self.origin.partition(":")
         if kind == "env":
             if not environ.get(where):
