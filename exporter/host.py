@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import psutil
 
+from . import names
 from .exposition import Family, LabelPairs, Sample
-from .names import Kind, Metric
+from .names import Metric
 
 # Mounts of the kernel's own, of containers and of images say nothing about a disk that may fill.
 PSEUDO_FILESYSTEMS = frozenset(
@@ -27,31 +28,29 @@ def collect() -> list[Family]:
     return [family for family in families if family.samples]
 
 
-def _family(name: str, kind: Kind, text: str, samples: Iterable[tuple[LabelPairs, float]]) -> Family:
-    return Family(Metric(name, kind, text), [Sample("", labels, float(value)) for labels, value in samples])
+def _family(metric: Metric, samples: Iterable[tuple[LabelPairs, float]]) -> Family:
+    return Family(metric, [Sample("", labels, float(value)) for labels, value in samples])
 
 
 def _cpu() -> Iterator[Family]:
     times = psutil.cpu_times()._asdict()
     # guest time is part of user time: counting it again would exceed the clock.
     modes = [((("cpu_mode", mode),), spent) for mode, spent in times.items() if not mode.startswith("guest")]
-    yield _family("system_cpu_time_seconds_total", "counter", "CPU time by mode, all cores.", modes)
-    yield _family("system_cpu_logical_count", "gauge", "Logical cores.", [((), psutil.cpu_count() or 1)])
+    yield _family(names.SYSTEM_CPU, modes)
+    yield _family(names.SYSTEM_CPU_LOGICAL_COUNT, [((), psutil.cpu_count() or 1)])
     load = [((("window", window),), value) for window, value in zip(("1m", "5m", "15m"), os.getloadavg(), strict=True)]
-    yield _family("system_load_average", "gauge", "Load average.", load)
+    yield _family(names.SYSTEM_LOAD_AVERAGE, load)
 
 
 def _memory() -> Iterator[Family]:
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    yield _family("system_memory_limit_bytes", "gauge", "Memory of the host.", [((), memory.total)])
-    yield _family(
-        "system_memory_available_bytes", "gauge", "Memory to be had without swapping.", [((), memory.available)]
-    )
+    yield _family(names.SYSTEM_MEMORY_LIMIT, [((), memory.total)])
+    yield _family(names.SYSTEM_MEMORY_AVAILABLE, [((), memory.available)])
     states = {state: getattr(memory, state, 0) for state in ("used", "free", "cached", "buffers")}
     usage = [((("system_memory_state", state),), amount) for state, amount in states.items()]
-    yield _family("system_memory_usage_bytes", "gauge", "Memory by state.", usage)
+    yield _family(names.SYSTEM_MEMORY, usage)
     paging = [((("system_paging_state", state),), getattr(swap, state)) for state in ("used", "free")]
-    yield _family("system_paging_usage_bytes", "gauge", "Swap by state.", paging if swap.total else [])
+    yield _family(names.SYSTEM_PAGING, paging if swap.total else [])
 
 
 def _filesystems() -> Iterator[Family]:
@@ -68,7 +67,7 @@ def _filesystems() -> Iterator[Family]:
         seen.add(part.device)
         place = (("system_device", part.device), ("system_filesystem_mountpoint", part.mountpoint))
         usage += [((*place, ("system_filesystem_state", state)), getattr(disk, state)) for state in ("used", "free")]
-    yield _family("system_filesystem_usage_bytes", "gauge", "File system space by state.", usage)
+    yield _family(names.SYSTEM_FILESYSTEM, usage)
 
 
 def _disks() -> Iterator[Family]:
@@ -83,8 +82,8 @@ def _disks() -> Iterator[Family]:
             labels = (("disk_io_direction", direction), ("system_device", device))
             data.append((labels, getattr(counters, size)))
             operations.append((labels, getattr(counters, count)))
-    yield _family("system_disk_io_bytes_total", "counter", "Disk traffic.", data)
-    yield _family("system_disk_operations_total", "counter", "Disk operations.", operations)
+    yield _family(names.SYSTEM_DISK_IO, data)
+    yield _family(names.SYSTEM_DISK_OPERATIONS, operations)
 
 
 def _network() -> Iterator[Family]:
@@ -96,5 +95,5 @@ def _network() -> Iterator[Family]:
             labels = (("network_interface_name", card), ("network_io_direction", direction))
             data.append((labels, getattr(counters, size)))
             errors.append((labels, getattr(counters, failed)))
-    yield _family("system_network_io_bytes_total", "counter", "Network traffic.", data)
-    yield _family("system_network_errors_total", "counter", "Network errors.", errors)
+    yield _family(names.SYSTEM_NETWORK_IO, data)
+    yield _family(names.SYSTEM_NETWORK_ERRORS, errors)

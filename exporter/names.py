@@ -97,6 +97,33 @@ PROBE_DURATION: Final = Metric(
     "probe_duration_seconds", "gauge", "Time to the answer, or since the question.", ("service", "url")
 )
 
+# The host, under OpenTelemetry's system metrics.
+SYSTEM_CPU: Final = Metric("system_cpu_time_seconds_total", "counter", "CPU time by mode, all cores.", ("cpu_mode",))
+SYSTEM_CPU_LOGICAL_COUNT: Final = Metric("system_cpu_logical_count", "gauge", "Logical cores.")
+SYSTEM_LOAD_AVERAGE: Final = Metric("system_load_average", "gauge", "Load average.", ("window",))
+SYSTEM_MEMORY_LIMIT: Final = Metric("system_memory_limit_bytes", "gauge", "Memory of the host.")
+SYSTEM_MEMORY_AVAILABLE: Final = Metric("system_memory_available_bytes", "gauge", "Memory to be had without swapping.")
+SYSTEM_MEMORY: Final = Metric("system_memory_usage_bytes", "gauge", "Memory by state.", ("system_memory_state",))
+SYSTEM_PAGING: Final = Metric("system_paging_usage_bytes", "gauge", "Swap by state.", ("system_paging_state",))
+SYSTEM_FILESYSTEM: Final = Metric(
+    "system_filesystem_usage_bytes",
+    "gauge",
+    "File system space by state.",
+    ("system_device", "system_filesystem_mountpoint", "system_filesystem_state"),
+)
+SYSTEM_DISK_IO: Final = Metric(
+    "system_disk_io_bytes_total", "counter", "Disk traffic.", ("disk_io_direction", "system_device")
+)
+SYSTEM_DISK_OPERATIONS: Final = Metric(
+    "system_disk_operations_total", "counter", "Disk operations.", ("disk_io_direction", "system_device")
+)
+SYSTEM_NETWORK_IO: Final = Metric(
+    "system_network_io_bytes_total", "counter", "Network traffic.", ("network_interface_name", "network_io_direction")
+)
+SYSTEM_NETWORK_ERRORS: Final = Metric(
+    "system_network_errors_total", "counter", "Network errors.", ("network_interface_name", "network_io_direction")
+)
+
 # The monitor about itself.
 STORE_SERIES: Final = Metric("anvil_monitor_series", "gauge", "Series in the store.")
 STORE_SAMPLES: Final = Metric("anvil_monitor_samples", "gauge", "Samples in the store.")

@@ -74,3 +74,14 @@ def test_light_requirements() -> None:
     """Without an extra, only the OpenTelemetry API and prometheus-client are required."""
     required = [text for text in metadata.requires("anvil-monitor") or [] if "extra ==" not in text]
     assert sorted(text.split(">")[0] for text in required) == ["opentelemetry-api", "prometheus-client"]
+
+
+def test_every_metric_is_named_in_one_file() -> None:
+    """Only ``exporter/names.py`` makes a ``Metric``."""
+    makers = {
+        path.relative_to(ROOT).as_posix()
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Metric"
+    }
+    assert makers == {"exporter/names.py"}
