@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from collections.abc import Generator
 
 import pytest
 
@@ -54,3 +55,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("ANVIL_REQUIRE_PARTS"):
                 pytest.fail(f"{text}; ANVIL_REQUIRE_PARTS asks for every part")
             pytest.skip(text)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where every part is asked for, whatever still skips, for any reason, is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("ANVIL_REQUIRE_PARTS"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although ANVIL_REQUIRE_PARTS asks for every part: {report.longrepr}"
+    return report
