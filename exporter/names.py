@@ -12,16 +12,27 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
+# The base units that a name of ours may end in (OpenMetrics wants the unit to be the end of the name).
+UNITS: Final = ("seconds", "bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric family. ``name`` is the Prometheus name (of a counter with its ``_total``)."""
+    """One metric family. ``name`` is the Prometheus name (of a counter with its ``_total``).
+
+    ``unit`` is its OpenMetrics unit; by default what the name ends in.
+    """
 
     name: str
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.unit:
+            last = self.name.removesuffix("_total").rpartition("_")[2]
+            object.__setattr__(self, "unit", last if last in UNITS else "")
 
     @property
     def bucket(self) -> str:
@@ -162,6 +173,11 @@ SERIES_OVERFLOW: Final = Metric(
     "anvil_monitor_series_overflow_total", "counter", "Look-ups of label sets for which a page had no room."
 )
 BEACONS: Final = Metric("anvil_monitor_beacons_total", "counter", "Beacons by what became of them.", ("result",))
+
+
+def foreign(name: str, kind: Kind, help: str, unit: str = "") -> Metric:  # noqa: A002  the field's word
+    """A metric that is not ours: a meter's or a collector's of the user's own. Its labels differ by series."""
+    return Metric(name, kind, help, unit=unit)
 
 
 def _catalogue(found: dict[str, object]) -> dict[str, Metric]:

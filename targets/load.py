@@ -88,10 +88,12 @@ def parse(text: str, path: Path | None = None, environ: Mapping[str, str] | None
 def _services(root: Table) -> tuple[Service, ...]:
     services: list[Service] = []
     for table in root.tables("service") or [root.table("service")]:
-        table.allow(("name", "url", "metrics", "metrics_token", *ProcessFinder))
+        table.allow(("name", "url", "metrics", "metrics_token", "probes", "pages", "origins", *ProcessFinder))
         name = table.name_of("name", default="app")
         url = table.url("url", default="http://127.0.0.1:8000")
-        metrics = table.url("metrics", default=f"{url.rstrip('/')}/metrics")
+        # A server that sends its metrics itself has none to be fetched.
+        pushed = table.values.get("metrics") == settings.OTLP
+        metrics = "" if pushed else table.url("metrics", default=f"{url.rstrip('/')}/metrics")
         if any(service.name == name for service in services):
             table.problem("name", f"the name {name!r} is taken by another service", "give each service its own name")
         given = [finder for finder in ProcessFinder if finder in table.values]
@@ -107,7 +109,13 @@ def _services(root: Table) -> tuple[Service, ...]:
             if not find:
                 table.problem(find_by, f"{find_by} is empty", "say what to look for, or leave it out to find by port")
         token = table.secret("metrics_token")
-        services.append(Service(name, url, metrics, find_by, find, token))
+        if pushed and token is not None:
+            table.problem("metrics_token", 'metrics = "otlp" is pushed, not fetched: it has no metrics_token',
+                          "take metrics_token out; [monitor] token guards what is pushed")  # fmt: skip
+        probes = table.urls("probes") or (url,)
+        pages = table.matching("pages", settings.PAGE, settings.PAGE_RULE)
+        origins = table.matching("origins", settings.ORIGIN, settings.ORIGIN_RULE)
+        services.append(Service(name, url, metrics, find_by, find, token, probes, pages, origins))
     return tuple(services)
 
 
@@ -185,21 +193,23 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
 
 
 def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Monitor:
-    table.allow(("listen", "data", "token", *settings.MONITOR_TIMES))
+    table.allow(("listen", "otlp", "data", "token", *settings.MONITOR_TIMES))
     host, port = table.address("listen", default=settings.LISTEN)
+    otlp = None if table.values.get("otlp") == settings.OFF else table.address("otlp", default=settings.LISTEN_OTLP)
     times = {name: table.duration(name, default=default) for name, default in settings.MONITOR_TIMES.items()}
     if "scrape_timeout" not in table.values:
         times["scrape_timeout"] = min(times["scrape_timeout"], times["scrape_interval"])
     if times["scrape_timeout"] > times["scrape_interval"]:
         table.problem("scrape_timeout", "scrape_timeout is longer than scrape_interval", "lower it, or leave it out")
     token = table.secret("token")
-    if host not in LOOPBACK and token is None:
-        table.problem("listen", f"listen = {table.shown('listen')} is open to other machines and has no token",
-                      f'add token = "env:ANVIL_MONITOR_TOKEN", or listen on {LOOPBACK[0]}')  # fmt: skip
+    for key, place in (("listen", host), ("otlp", otlp[0] if otlp else LOOPBACK[0])):
+        if place not in LOOPBACK and token is None:
+            table.problem(key, f"{key} = {table.shown(key)} is open to other machines and has no token",
+                          f'add token = "env:ANVIL_MONITOR_TOKEN", or listen on {LOOPBACK[0]}')  # fmt: skip
     data = Path(table.text("data", default="")).expanduser() if "data" in table.values else _state_home(environ)
     if not data.is_absolute() and path is not None:
         data = path.parent / data
-    return Monitor(host=host, port=port, data=data, token=token, **times)
+    return Monitor(host=host, port=port, data=data, token=token, otlp=otlp, **times)
 
 
 def _state_home(environ: Mapping[str, str]) -> Path:

@@ -125,18 +125,27 @@ class ProcessFinder(enum.StrEnum):
     PORT = "port"
     PID_FILE = "pid_file"
     COMMAND = "command"
+    CONTAINER = "container"
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A server that is watched: where it answers, where its metrics are and how its processes are found."""
+    """A server that is watched: where it answers, where its metrics are and how its processes are found.
+
+    ``probes``: the URLs that are asked whether they answer. ``pages``: templates of the paths that browsers report, for
+    a client-side router whose routes the server does not know (``/products/{id}``). ``origins``: other origins whose
+    pages may report (``https://www.example.com``).
+    """
 
     name: str
     url: str
     metrics_url: str
     find_by: ProcessFinder
-    find: str  # the port, the path of the pid file, or a part of the command line
+    find: str  # the port, the path of the pid file, a part of the command line, the name or id of the container
     metrics_token: Secret | None = None
+    probes: tuple[str, ...] = ()
+    pages: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +197,10 @@ LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """How the monitor itself runs. Times in seconds; ``data`` is its own folder (outbox, ledger, history)."""
+    """How the monitor itself runs. Times in seconds; ``data`` is its own folder (outbox, ledger, history).
+
+    ``otlp``: where it takes metrics over OTLP/HTTP, besides its own address; ``None``: nowhere else.
+    """
 
     host: str
     port: int
@@ -201,6 +213,7 @@ class Monitor:
     group_interval: float
     repeat_interval: float
     token: Secret | None = None
+    otlp: tuple[str, int] | None = None
 
     @property
     def address(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 from .lines import Lines
 from .model import Secret
 from .problems import Problem
-from .settings import NAME, NAME_RULE
+from .settings import MOST_LISTED, NAME, NAME_RULE
 from .units import SIZE, TIME, Unit, parse_quantity
 
 EXAMPLES = {Unit.SECONDS: "200ms", Unit.BYTES: "500MB"}
@@ -147,22 +148,44 @@ class Table:
                 self.problem(key, f"unknown {kind} {each!r} in [{self.place}]", f"{guess}allowed: {', '.join(among)}")
         return tuple(value)
 
+    def matching(self, key: str, pattern: re.Pattern[str], rule: str) -> tuple[str, ...]:
+        """A list of texts that each match ``pattern`` as a whole."""
+        value = self._get(key, [])
+        if not isinstance(value, list) or len(value) > MOST_LISTED:
+            self._wrong(key, value, f"{rule}, at most {MOST_LISTED}")
+            return ()
+        good = [each for each in value if isinstance(each, str) and len(each) <= 500 and pattern.fullmatch(each)]
+        if len(good) < len(value):
+            self._wrong(key, next(each for each in value if each not in good), rule)
+        return tuple(dict.fromkeys(good))
+
+    def urls(self, key: str) -> tuple[str, ...]:
+        value = self._get(key, [])
+        if not isinstance(value, list) or len(value) > MOST_LISTED:
+            self._wrong(key, value, f'must be a list, as in ["http://127.0.0.1:8000/health"], at most {MOST_LISTED}')
+            return ()
+        return tuple(dict.fromkeys(self._url(key, each, "") for each in value))
+
     def url(self, key: str, default: str) -> str:
-        value = self.text(key, default)
+        return self._url(key, self.text(key, default), default)
+
+    def _url(self, key: str, value: Any, default: str) -> str:
         try:
+            if not isinstance(value, str):
+                raise ValueError
             parts = urlsplit(value)
             valid = (
                 parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
             )
         except ValueError:
             valid = False
+        if isinstance(value, str) and "@" in value.partition("?")[0]:
+            self.problem(key, f"{key} in [{self.place}] holds a user name or password (not shown here)", "take it out")
+            return default
         if not valid:
             self._wrong(key, value, 'must be a URL with a host, as in "http://127.0.0.1:8000"')
             return default
-        if parts.username or parts.password:
-            self.problem(key, f"{key} in [{self.place}] holds a user name or password (not shown here)", "take it out")
-            return default
-        return value
+        return str(value)
 
     def address(self, key: str, default: str) -> tuple[str, int]:
         value = self.text(key, default)

@@ -14,6 +14,18 @@ NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 NAME_RULE: Final = "use letters, digits, '_', '-' and '.', beginning with a letter (63 at most)"
 SEVERITIES: Final = ("critical", "warning")
 LISTEN: Final = "127.0.0.1:9109"
+# Where OpenTelemetry SDKs send to when nobody tells them otherwise.
+LISTEN_OTLP: Final = "127.0.0.1:4318"
+OTLP: Final = "otlp"  # metrics = "otlp": the server pushes
+OFF: Final = "off"
+PAGE_STEP: Final = r"/(?:[^\s{}?#/]+|\{[A-Za-z_]\w*\})"
+PAGE: Final = re.compile(rf"(?:{PAGE_STEP})+(?:/(?:\{{[A-Za-z_]\w*:path\}})?)?|/(?:\{{[A-Za-z_]\w*:path\}})?")
+    r"/(?:[^\s{}?#/]+|\{[A-Za-z_]\w*\})(?:/(?:[^\s{}?#/]+|\{[A-Za-z_]\w*\}))*(?:/(?:\{[A-Za-z_]\w*:path\})?)?|/(?:\{[A-Za-z_]\w*:path\})?"
+)
+PAGE_RULE: Final = 'must be page templates such as "/", "/products/{id}" or "/docs/{rest:path}"'
+ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+ORIGIN_RULE: Final = 'must be origins: scheme and host, as in "https://www.example.com"'
+MOST_LISTED: Final = 200
 SILENCE: Final = 300.0
 
 # Seconds. A scrape every 5 s lets a one-minute window lose a scrape and stay exact; group_wait gathers what breaks

@@ -153,3 +153,55 @@ def test_the_environment_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "monitor.toml").write_text("")
     assert find_configuration({}) == Path("monitor.toml")
     assert find_configuration({"ANVIL_MONITOR_CONFIG": "/etc/other.toml"}) == Path("/etc/other.toml")
+
+
+def test_a_service_that_pushes_is_not_fetched() -> None:
+    """``metrics = "otlp"`` is no URL to scrape, and has no token of its own."""
+    assert parse('[service]\nmetrics = "otlp"\n').services[0].metrics_url == ""
+    with pytest.raises(ConfigurationError, match="it has no metrics_token"):
+        parse('[service]\nmetrics = "otlp"\nmetrics_token = "env:X"\n')
+
+
+def test_probes_are_the_url_unless_listed() -> None:
+    """A listed probe takes the place of ``url``; each must be a URL, and a password in one is not repeated."""
+    assert parse('[service]\nurl = "http://a.test:1"\n').services[0].probes == ("http://a.test:1",)
+    listed = parse('[service]\nprobes = ["http://a.test/x", "https://b.test"]\n').services[0].probes
+    assert listed == ("http://a.test/x", "https://b.test")
+    for wrong in ('["ftp://a.test"]', "[7]", '"http://a.test"', '["http://"]'):
+        with pytest.raises(ConfigurationError, match="probes = "):
+            parse(f"[service]\nprobes = {wrong}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        parse('[service]\nprobes = ["ftp://joe:hunter2@a.test"]\n')
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("good", ["/", "/products/{id}", "/docs/{rest:path}", "/{page}", "/a/", "/ä-b_c.html"])
+def test_page_templates(good: str) -> None:
+    """What a client-side router would call a path."""
+    assert parse(f'[service]\npages = ["{good}"]\n').services[0].pages == (good,)
+
+
+@pytest.mark.parametrize("wrong", ["products", "/a//b", "/a/{b", "/{a:path}/b", "/a?b", "/{}", "", "/a b"])
+def test_what_is_no_page_template(wrong: str) -> None:
+    """Anything else is refused with the rule."""
+    with pytest.raises(ConfigurationError, match="must be page templates such as"):
+        parse(f'[service]\npages = ["{wrong}"]\n')
+
+
+def test_origins() -> None:
+    """An origin has no path."""
+    assert parse('[service]\norigins = ["https://www.example.com"]\n').services[0].origins == (
+        "https://www.example.com",
+    )
+    for wrong in ("https://www.example.com/", "www.example.com", "*", "null"):
+        with pytest.raises(ConfigurationError, match="must be origins"):
+            parse(f'[service]\norigins = ["{wrong}"]\n')
+
+
+def test_where_otlp_is_taken() -> None:
+    """On OpenTelemetry's own port of this machine; elsewhere with a token only; or nowhere."""
+    assert parse("").monitor.otlp == ("127.0.0.1", 4318)
+    assert parse('[monitor]\notlp = "off"\n').monitor.otlp is None
+    with pytest.raises(ConfigurationError, match=r"otlp = .* is open to other machines and has no token"):
+        parse('[monitor]\notlp = "0.0.0.0:4318"\n')
+    assert parse('[monitor]\notlp = "0.0.0.0:4318"\ntoken = "env:T"\n').monitor.otlp == ("0.0.0.0", 4318)
