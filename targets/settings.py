@@ -20,8 +20,6 @@ OTLP: Final = "otlp"  # metrics = "otlp": the server pushes
 OFF: Final = "off"
 PAGE_STEP: Final = r"/(?:[^\s{}?#/]+|\{[A-Za-z_]\w*\})"
 PAGE: Final = re.compile(rf"(?:{PAGE_STEP})+(?:/(?:\{{[A-Za-z_]\w*:path\}})?)?|/(?:\{{[A-Za-z_]\w*:path\}})?")
-    r"/(?:[^\s{}?#/]+|\{[A-Za-z_]\w*\})(?:/(?:[^\s{}?#/]+|\{[A-Za-z_]\w*\}))*(?:/(?:\{[A-Za-z_]\w*:path\})?)?|/(?:\{[A-Za-z_]\w*:path\})?"
-)
 PAGE_RULE: Final = 'must be page templates such as "/", "/products/{id}" or "/docs/{rest:path}"'
 ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 ORIGIN_RULE: Final = 'must be origins: scheme and host, as in "https://www.example.com"'
