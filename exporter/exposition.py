@@ -40,7 +40,7 @@ def render(families: Iterable[Family]) -> str:
         if not family.samples:
             continue
         name = family.metric.name
-        lines.append(f"# HELP {name} {family.metric.help}")
+        lines.append(f"# HELP {name} {escape_help(family.metric.help)}")
         lines.append(f"# TYPE {name} {family.metric.kind}")
         lines += [f"{name}{s.suffix}{label_text(s.labels)} {number_text(s.value)}" for s in family.samples]
     return "\n".join(lines) + "\n" if lines else ""
@@ -53,6 +53,10 @@ def label_text(labels: LabelPairs) -> str:
     if not labels:
         return ""
     return "{" + ",".join(f'{name}="{escape(value)}"' for name, value in labels) + "}"
+
+
+def escape_help(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n")
 
 
 def escape(value: str) -> str:

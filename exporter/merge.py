@@ -8,8 +8,9 @@ from functools import lru_cache
 from itertools import accumulate
 from operator import add
 
-from . import names
+from . import layout, names
 from .exposition import Family, LabelPairs, Sample, number_text
+from .layout import Key
 from .reader import Totals
 
 
@@ -20,22 +21,29 @@ def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bo
     buckets, never into a smaller one than they may belong to.
     """
     found: dict[str, list[Sample]] = {}
-    histograms: dict[tuple[str, tuple[str, ...]], list[float]] = {}
-    bounds = dict(edges)
+    metrics = {**totals.metrics, **names.BY_NAME}
+    bounds = {**totals.edges, **edges}
+    histograms: dict[tuple[str, LabelPairs], list[float]] = {}
+
+    def add_sample(key: Key, value: float) -> None:
+        metric = metrics.get(key.name)
+        # Two workers that disagree on what a metric is: the youngest is right, the other's series has no place.
+        if metric is not None and metric.kind == layout.TYPES[key.kind]:
+            found.setdefault(key.name, []).append(Sample("", key.labels, value))
+
     for key, values in totals.lasting.items():
         if key.kind == "counter":
-            found.setdefault(key.name, []).append(Sample("", _labels(key.name, key.labels), values[0]))
+            add_sample(key, values[0])
             continue
-        present = bounds.setdefault(key.name, key.edges)
-        counts = values if key.edges == present else _rebucket(key.edges, values, present)
+        counts = values if key.edges == bounds[key.name] else _rebucket(key.edges, values, bounds[key.name])
         known = histograms.get((key.name, key.labels))
         histograms[key.name, key.labels] = counts if known is None else list(map(add, known, counts))
     for (name, labels), counts in histograms.items():
         # A family appears once its instrument has spoken.
-        if any(counts[1:]):
-            found.setdefault(name, []).extend(_histogram(_labels(name, labels), bounds[name], counts))
+        if any(counts[1:]) and name in metrics and metrics[name].kind == "histogram":
+            found.setdefault(name, []).extend(_histogram(labels, bounds[name], counts))
     for key, level in totals.levels.items():
-        found.setdefault(key.name, []).append(Sample("", _labels(key.name, key.labels), level))
+        add_sample(key, level)
     for name, age in totals.oldest.items():
         found[name] = [Sample("", (), age)]
     if totals.workers:
@@ -43,16 +51,7 @@ def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bo
     found[names.WORKERS.name] = [Sample("", (), float(totals.workers))]
     found[names.PAGES_REFUSED.name] = [Sample("", (), float(totals.refused))]
     found[names.PRIVATE_PAGE.name] = [Sample("", (), float(private))]
-    return [Family(names.BY_NAME[name], samples) for name, samples in sorted(found.items()) if name in names.BY_NAME]
-
-
-@lru_cache(maxsize=16_384)
-def _labels(name: str, values: tuple[str, ...]) -> LabelPairs:
-    """Label pairs; an empty value is an absent label. A metric of another version, unknown here, is left out later."""
-    metric = names.BY_NAME.get(name)
-    if metric is None or len(metric.labels) != len(values):
-        return ()
-    return tuple(pair for pair in zip(metric.labels, values, strict=True) if pair[1])
+    return [Family(metrics[name], samples) for name, samples in sorted(found.items()) if name in metrics]
 
 
 def _histogram(labels: LabelPairs, edges: tuple[float, ...], values: Sequence[float]) -> list[Sample]:

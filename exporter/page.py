@@ -12,17 +12,20 @@ import fcntl
 import mmap
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import Final
 
-from . import layout, users
+from . import layout
 
 FIRST_SIZE: Final = 64 * 1024
 MAX_SIZE: Final = 16 * 1024 * 1024
 PRIVATE_SIZE: Final = 2 * 1024 * 1024
 PREFIX: Final = "worker-"
 SUFFIX: Final = ".page"
+# A mapping that kept its own descriptor would keep the lock in a forked child; before 3.13 it does, until it is freed.
+UNTRACKED: Final = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 
 class Page:
@@ -69,14 +72,20 @@ class Page:
         return cls(None, None)
 
     def add(self, key: layout.Key) -> memoryview[float]:
-        """Append an empty record; its values as ``float`` cells. Raises ``OSError`` when the page cannot grow."""
-        values = {"histogram": len(key.edges) + 2, "users": users.WORDS}.get(key.kind, 1)
-        data = layout.record(key.encode(), [0.0] * values)
+        """Append an empty record; its values as ``float`` cells.
+
+        Raises ``OSError`` when the page cannot grow and ``ValueError`` for a key that is too long.
+        """
+        written = key.encode()
+        if len(written) > layout.MAX_KEY:
+            raise ValueError(f"the labels of {key.name} are too long: {len(written)} bytes")
+        empty = key.empty
+        data = layout.record(written, empty)
         end = self._used + len(data)
         if end > self._size:
             self._grow(max(2 * self._size, -(-end // FIRST_SIZE) * FIRST_SIZE))
         self._map[self._used : end] = data
-        cells = memoryview(self._map).cast("d")[end // 8 - values : end // 8]
+        cells = memoryview(self._map).cast("d")[end // 8 - len(empty) : end // 8]
         self._words[layout.USED_AT] = self._used = end
         return cells
 
@@ -86,6 +95,12 @@ class Page:
 
     def close(self) -> None:
         """Give the lock up: the worker is as good as dead, and its page will be folded. Cells stay writable."""
+        if self.fd is not None:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)  # the mapping may hold the file open for as long as there are cells
+            self.leave()
+
+    def leave(self) -> None:
+        """In a forked child: have nothing to do with the page, whose lock the parent goes on holding."""
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
@@ -101,4 +116,4 @@ class Page:
         while self._size < size:
             self._size += os.pwrite(self.fd, bytes(size - self._size), self._size)
         # Cells made before keep the older mapping alive; both show the same memory.
-        self._map = mmap.mmap(self.fd, size)
+        self._map = mmap.mmap(self.fd, size, **UNTRACKED)

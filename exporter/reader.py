@@ -13,7 +13,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import add
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Final
 
 from . import layout, users
 from .layout import Key, PageError
-from .names import OVERFLOW
+from .names import OVERFLOW, Metric
 from .page import PREFIX, SUFFIX
 
 logger = logging.getLogger("anvil_monitor.exporter")
@@ -39,17 +39,26 @@ class Reading:
 
     name: str
     alive: bool
+    header: layout.Header
     values: memoryview[float]  # of float, over the whole page
     records: list[tuple[Key, int, int]]
 
 
 @dataclass(slots=True)
 class Totals:
-    """The sum over pages. ``lasting``: counters and histograms; ``levels``: gauges of live workers; ages in seconds."""
+    """The sum over pages.
+
+    ``lasting``: counters and histograms; ``levels``: gauges of live workers; ``oldest``: ages in seconds; ``metrics``:
+    those that names.py does not have; ``edges``: of each histogram as the youngest worker has them; ``pids``: of live
+    workers.
+    """
 
     lasting: dict[Key, list[float]] = field(default_factory=dict)
     levels: dict[Key, float] = field(default_factory=dict)
     oldest: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    pids: tuple[int, ...] = ()
     clients: float = 0.0
     workers: int = 0
     refused: int = 0
@@ -97,10 +106,10 @@ class Reader:
         pages = [page for path in dead if (page := self._read(path)) is not None and not page.alive]
         fresh = [page for page in pages if page.name not in folded]
         if fresh:
-            sums = total([*([retired] if retired else []), *fresh], 0, 0.0).lasting
+            sums = total([*([retired] if retired else []), *fresh], 0, 0.0)
             # A file that could not be removed the last time must stay named for as long as it is there.
             taken = {page.name for page in pages} | {name for name in folded if (self.folder / name).exists()}
-            _replace(self.folder / RETIRED, _retired_page(_capped(sums), sorted(taken)))
+            _replace(self.folder / RETIRED, _retired_page(sums, sorted(taken)))
         for path in (*(self.folder / page.name for page in pages), *self._abandoned()):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -161,7 +170,7 @@ class Reader:
             os.close(fd)
 
     def _parse(self, name: str, data: bytes, alive: bool) -> Reading:
-        layout.read_header(data, len(data))
+        header = layout.read_header(data, len(data))
         known = self._parsed.get(name)
         start, records = (
             known if known and known[0] <= len(data) and name.startswith(PREFIX) else (layout.HEADER_SIZE, [])
@@ -171,7 +180,7 @@ class Reader:
             if len(self._parsed) > 1000:
                 self._parsed.clear()
             self._parsed[name] = len(data), records
-        return Reading(name, alive, memoryview(data).cast("d"), records)
+        return Reading(name, alive, header, memoryview(data).cast("d"), records)
 
     def _retired(self, move_damaged: bool = False) -> Reading | None:
         path = self.folder / RETIRED
@@ -198,40 +207,59 @@ def total(pages: Iterable[Reading], refused: int, now: float) -> Totals:
     found = Totals(refused=refused)
     lasting, levels = found.lasting, found.levels
     bitmaps = []
+    stamps: dict[Key, float] = {}
+    # The youngest worker is the last: what it says of a metric is what stands.
+    pages = sorted(pages, key=lambda page: (page.name != RETIRED, page.header.started, page.name))
     for page in pages:
-        found.workers += page.alive
         values = page.values
         for key, first, count in page.records:
             if key.kind in layout.LASTING:
                 known = lasting.get(key)
                 mine = list(values[first : first + count])
                 lasting[key] = mine if known is None else list(map(add, known, mine))
+                if key.kind == "histogram":
+                    found.edges[key.name] = key.edges
+            elif key.kind == "metric":
+                found.metrics[key.name] = layout.described(key)
             elif not page.alive:
                 continue
-            elif key.kind == "gauge":
-                levels[key] = levels.get(key, 0.0) + values[first]
             elif key.kind == "oldest":
                 age = max(0.0, now - values[first]) if values[first] else 0.0
                 found.oldest[key.name] = max(found.oldest.get(key.name, 0.0), age)
             elif key.kind == "users":
                 bitmaps.append(users.recent(values[first : first + count], now))
+            elif key.kind == "gauge_recent":
+                if values[first + 1] > stamps.get(key, 0.0):
+                    levels[key], stamps[key] = values[first], values[first + 1]
+            elif key.kind in LEVELS:
+                value = values[first]
+                if key.kind == "gauge" or value == value:  # no number: never set
+                    levels[key] = LEVELS[key.kind](levels[key], value) if key in levels else value
     found.clients = users.estimate(bitmaps)
+    found.workers = sum(page.alive for page in pages)
+    found.pids = tuple(sorted({page.header.pid for page in pages if page.alive}))
     return found
 
 
-def _capped(sums: dict[Key, list[float]]) -> dict[Key, list[float]]:
+LEVELS: Final[dict[str, Callable[[float, float], float]]] = {"gauge": add, "gauge_max": max, "gauge_min": min}
+
+
+def _capped(sums: Totals) -> dict[Key, list[float]]:
     result: dict[Key, list[float]] = {}
-    for key, values in sums.items():
+    for key, values in sums.lasting.items():
         if len(result) >= MAX_RETIRED_SERIES and key not in result:
-            key = Key(key.kind, key.name, (OVERFLOW,) * len(key.labels), key.edges)
+            key = Key(key.kind, key.name, tuple((label, OVERFLOW) for label, _ in key.labels), key.edges)
         known = result.get(key)
         result[key] = values if known is None else list(map(add, known, values))
     return result
 
 
-def _retired_page(sums: dict[Key, list[float]], taken: list[str]) -> bytes:
-    parts = [layout.record(Key("folded", "", tuple(taken)).encode(), [])]
-    parts += [layout.record(key.encode(), values) for key, values in sums.items()]
+def _retired_page(sums: Totals, taken: list[str]) -> bytes:
+    lasting = _capped(sums)
+    metrics = sorted({key.name for key in lasting} & set(sums.metrics))
+    parts = [layout.record(Key("folded", "", tuple(("page", name) for name in taken)).encode(), [])]
+    parts += [layout.record(layout.describe(sums.metrics[name]).encode(), []) for name in metrics]
+    parts += [layout.record(key.encode(), values) for key, values in lasting.items()]
     body = b"".join(parts)
     return layout.pack_header(layout.HEADER_SIZE + len(body), time.time(), os.getpid()) + body
 
@@ -250,7 +278,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _folded(retired: Reading | None) -> frozenset[str]:
     return (
-        frozenset(name for key, _, _ in retired.records if key.kind == "folded" for name in key.labels)
+        frozenset(name for key, _, _ in retired.records if key.kind == "folded" for _, name in key.labels)
         if retired
         else frozenset()
     )

@@ -16,19 +16,25 @@ import sys
 import threading
 from bisect import bisect_left
 from pathlib import Path
-from typing import Final
+from time import monotonic
+from typing import Final, cast
 from weakref import WeakSet
 
 from . import folder as folders
-from . import names
-from .layout import Key, Kind
+from . import layout, names
+from .layout import Key, Kind, Pairs, SeriesKind
 from .names import OVERFLOW, Metric
 from .page import Page
-from .users import WORDS, Users
+from .users import Users
 
 logger = logging.getLogger("anvil_monitor.exporter")
 # An accident with a label must not eat the server's memory.
 MAX_SERIES: Final = 2000
+# Overflow series, one a metric: an accident with the metrics' names must not, either.
+MAX_OVERFLOW: Final = 500
+# The overflow series of a metric that names.py does not have: the attribute is OpenTelemetry's own.
+# https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute
+FOREIGN_OVERFLOW: Final[Pairs] = (("otel_metric_overflow", "true"),)
 
 
 class Cell:
@@ -44,6 +50,30 @@ class Cell:
 
     def set(self, value: float) -> None:
         self.cells[0] = value
+
+
+class ExtremeCell(Cell):
+    """A level of which the greatest or the least over the workers is shown: not a number until it is set."""
+
+    __slots__ = ()
+
+    def add(self, amount: float) -> None:
+        known = self.cells[0]
+        self.cells[0] = amount if known != known else known + amount  # no number: never set
+
+
+class RecentCell(Cell):
+    """A level of which the one that was set last is shown."""
+
+    __slots__ = ()
+
+    def add(self, amount: float) -> None:
+        self.cells[0] += amount
+        self.cells[1] = monotonic()
+
+    def set(self, value: float) -> None:
+        self.cells[0] = value
+        self.cells[1] = monotonic()
 
 
 class Histogram:
@@ -64,29 +94,42 @@ class Histogram:
 _writing = threading.Lock()
 
 
-class LockedCell(Cell):
-    """For an interpreter without the global lock."""
+class _Locked:
+    """For an interpreter without the global lock: one record at a time in this process."""
 
     __slots__ = ()
 
     def add(self, amount: float) -> None:
         with _writing:
-            self.cells[0] += amount
-
-
-class LockedHistogram(Histogram):
-    """For an interpreter without the global lock."""
-
-    __slots__ = ()
+            super().add(amount)  # type: ignore[misc]
 
     def record(self, value: float) -> None:
         with _writing:
-            super().record(value)
+            super().record(value)  # type: ignore[misc]
+
+
+class LockedCell(_Locked, Cell):
+    __slots__ = ()
+
+
+class LockedExtremeCell(_Locked, ExtremeCell):
+    __slots__ = ()
+
+
+class LockedRecentCell(_Locked, RecentCell):
+    __slots__ = ()
+
+
+class LockedHistogram(_Locked, Histogram):
+    __slots__ = ()
 
 
 FREE_THREADED: Final = not getattr(sys, "_is_gil_enabled", lambda: True)()
 CELL: Final = LockedCell if FREE_THREADED else Cell
+EXTREME_CELL: Final = LockedExtremeCell if FREE_THREADED else ExtremeCell
+RECENT_CELL: Final = LockedRecentCell if FREE_THREADED else RecentCell
 HISTOGRAM: Final = LockedHistogram if FREE_THREADED else Histogram
+Series = Cell | Histogram
 
 
 class Recorder:
@@ -101,8 +144,10 @@ class Recorder:
         self.max_series = max_series
         self.page: Page | None = None
         self._lock = threading.Lock()
-        self._series: dict[Key, Cell | Histogram] = {}
-        self._overflow: dict[Key, Cell | Histogram] = {}
+        self._given: dict[tuple[object, ...], Series] = {}  # by what callers give: no key is made for a known series
+        self._series: dict[Key, Series] = {}
+        self._overflow: dict[Key, Series] = {}
+        self._metrics: dict[str, Metric] = {}
         self._users: Users | None = None
         _living.add(self)
 
@@ -113,20 +158,31 @@ class Recorder:
 
     def histogram(self, metric: Metric, labels: tuple[str, ...], edges: tuple[float, ...]) -> Histogram:
         """The series of ``metric`` with these label values (in the metric's order; an empty one is absent)."""
-        series = self._get(Key("histogram", metric.name, labels, edges))
-        assert isinstance(series, Histogram)
-        return series
+        return cast(Histogram, self._get("histogram", metric, labels, edges))
 
     def counter(self, metric: Metric, labels: tuple[str, ...] = ()) -> Cell:
-        return self._cell("counter", metric, labels)
+        return cast(Cell, self._get("counter", metric, labels))
 
     def gauge(self, metric: Metric, labels: tuple[str, ...] = ()) -> Cell:
         """A level of this process: levels of live processes add up, a dead one's vanish."""
-        return self._cell("gauge", metric, labels)
+        return cast(Cell, self._get("gauge", metric, labels))
 
     def oldest(self, metric: Metric) -> Cell:
         """When the oldest of something began, on the monotonic clock (0: nothing is on); read as its age."""
-        return self._cell("oldest", metric, ())
+        return cast(Cell, self._get("oldest", metric, ()))
+
+    def series(self, kind: SeriesKind, metric: Metric, pairs: Pairs, edges: tuple[float, ...] = ()) -> Cell | Histogram:
+        """The series of ``metric``, which may be :func:`names.foreign`, with these ``(label name, value)`` pairs.
+
+        ``kind``: ``counter``; ``histogram`` with its ``edges``, which must rise; ``gauge`` (the sum over live workers),
+        ``gauge_max``, ``gauge_min`` or ``gauge_recent`` (the one set last), which are shown once they have been set.
+        The pairs may stand in any order; one with an empty value is absent.
+
+        Raises ``ValueError`` for names or edges that Prometheus does not have, or where a metric of this name is of
+        another type.
+        """
+        given = (kind, metric.name, pairs, edges)
+        return self._given.get(given) or self._open(given, kind, metric, pairs, edges)
 
     @property
     def users(self) -> Users:
@@ -147,44 +203,70 @@ class Recorder:
             if self.page is not None:
                 self.page.close()
 
-    def _cell(self, kind: Kind, metric: Metric, labels: tuple[str, ...]) -> Cell:
-        series = self._get(Key(kind, metric.name, labels))
-        assert isinstance(series, Cell)
-        return series
+    def _get(
+        self, kind: Kind, metric: Metric, labels: tuple[str, ...], edges: tuple[float, ...] = ()
+    ) -> Cell | Histogram:
+        given = (kind, metric.name, labels, edges)
+        found = self._given.get(given)
+        if found is not None:
+            return found
+        return self._open(given, kind, metric, tuple(zip(metric.labels, labels, strict=True)), edges)
 
-    def _get(self, key: Key) -> Cell | Histogram:
-        series = self._series.get(key)
-        if series is not None:
-            return series
+    def _open(
+        self, given: tuple[object, ...], kind: Kind, metric: Metric, pairs: Pairs, edges: tuple[float, ...]
+    ) -> Cell | Histogram:
+        key = layout.key(kind, metric.name, pairs, edges)
         with self._lock:
+            known = self._metrics.get(metric.name) or names.BY_NAME.get(metric.name, metric)
+            if layout.TYPES.get(kind) != known.kind:
+                raise ValueError(f"{metric.name} is a {known.kind}, no {kind}")
             series = self._series.get(key)
             if series is None and len(self._series) < self.max_series:
                 try:
-                    series = self._series[key] = _wrap(key, self._open_page().add(key))
+                    series = self._series[key] = self._new(key, known)
                 except OSError:
                     self.max_series = len(self._series)  # the page cannot grow: full is full
-            return series or self._spill(key)
+                except ValueError:  # its labels are too long for a page
+                    pass
+            if series is None:
+                return self._spill(key, known)
+            if len(self._given) >= 4 * self.max_series:
+                self._given.clear()
+            self._given[given] = series
+            return series
 
-    def _spill(self, key: Key) -> Cell | Histogram:
+    def _spill(self, key: Key, metric: Metric) -> Series:
         """The one series of the metric that takes what has no room of its own."""
-        refused = self._overflowing(Key("counter", names.SERIES_OVERFLOW.name))
+        refused = self._overflowing(Key("counter", names.SERIES_OVERFLOW.name), names.SERIES_OVERFLOW)
         assert isinstance(refused, Cell)
         refused.add(1.0)
-        return self._overflowing(Key(key.kind, key.name, (OVERFLOW,) * len(key.labels), key.edges))
+        labels = FOREIGN_OVERFLOW
+        if metric.name in names.BY_NAME:
+            labels = tuple((label, OVERFLOW) for label in sorted(metric.labels))
+        spilled = Key(key.kind, key.name, labels, key.edges)
+        if len(self._overflow) >= MAX_OVERFLOW and spilled not in self._overflow:
+            return self._overflow.setdefault(Key(key.kind, ""), _wrap(Key(key.kind, ""), _unread()))
+        return self._overflowing(spilled, metric)
 
-    def _overflowing(self, key: Key) -> Cell | Histogram:
+    def _overflowing(self, key: Key, metric: Metric) -> Series:
         series = self._overflow.get(key)
         if series is None:
-            series = self._overflow[key] = _wrap(key, self._add(key))
+            try:
+                series = self._new(key, metric)
+            except OSError:
+                series = _wrap(key, _unread(len(key.empty)))
+            self._overflow[key] = series
         return series
 
-    def _add(self, key: Key) -> memoryview[float]:
-        """Cells for ``key``; where the page cannot even take these, cells that nobody reads."""
-        try:
-            return self._open_page().add(key)
-        except OSError:
-            words = WORDS if key.kind == "users" else len(key.edges) + 2
-            return memoryview(bytearray(8 * words)).cast("d")
+    def _new(self, key: Key, metric: Metric) -> Series:
+        """A series in the page, which then also says what ``metric`` is. Raises ``OSError`` without room."""
+        page = self._open_page()
+        cells = page.add(key)
+        if metric.name not in self._metrics:
+            if metric.name not in names.BY_NAME:
+                page.add(layout.describe(metric))
+            self._metrics[metric.name] = metric
+        return _wrap(key, cells)
 
     def _open_page(self) -> Page:
         if self.page is None:
@@ -200,7 +282,11 @@ class Recorder:
         return self.page
 
     def _open_users(self) -> Users:
-        cells = self._add(Key("users", names.HTTP_USERS.name))
+        key = Key("users", names.HTTP_USERS.name)
+        try:
+            cells = self._open_page().add(key)
+        except OSError:
+            cells = _unread(len(key.empty))
         try:
             return Users(cells, os.urandom(32) if self.private else folders.salt(self.folder))
         except OSError:  # without the common salt this worker's clients count apart from the others'
@@ -212,14 +298,27 @@ class Recorder:
         parents, self.page = self.page, None
         if parents is None:
             return
-        parents.close()  # else the parent would seem alive as long as this child is
+        parents.leave()  # else the parent would seem alive as long as this child is
         self._users = None
+        described, self._metrics = self._metrics, {}
         for key, series in [*self._series.items(), *self._overflow.items()]:
-            series.cells = self._add(key)
+            try:
+                series.cells = self._new(key, described[key.name]).cells
+            except (KeyError, OSError):  # KeyError: of the series that nobody reads
+                series.cells = _unread(len(key.empty))
 
 
-def _wrap(key: Key, cells: memoryview[float]) -> Cell | Histogram:
-    return HISTOGRAM(cells, key.edges) if key.kind == "histogram" else CELL(cells)
+def _wrap(key: Key, cells: memoryview[float]) -> Series:
+    if key.kind == "histogram":
+        return HISTOGRAM(cells, key.edges)
+    if key.kind in ("gauge_max", "gauge_min"):
+        return EXTREME_CELL(cells)
+    return RECENT_CELL(cells) if key.kind == "gauge_recent" else CELL(cells)
+
+
+def _unread(size: int = 2) -> memoryview[float]:
+    """Cells that nobody reads, for a series without any room."""
+    return memoryview(bytearray(8 * size)).cast("d")
 
 
 _living: WeakSet[Recorder] = WeakSet()

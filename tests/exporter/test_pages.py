@@ -17,7 +17,7 @@ import pytest
 
 from anvil_monitor.exporter import layout, reader, users
 from anvil_monitor.exporter.folder import pages_folder, prepare, salt
-from anvil_monitor.exporter.layout import Key
+from anvil_monitor.exporter.layout import Key, key
 from anvil_monitor.exporter.merge import families
 from anvil_monitor.exporter.names import DB_DURATION, HTTP_ACTIVE, HTTP_DURATION, OVERFLOW, SERIES_OVERFLOW
 from anvil_monitor.exporter.page import FIRST_SIZE, Page
@@ -25,7 +25,8 @@ from anvil_monitor.exporter.reader import RETIRED, Reader
 from anvil_monitor.exporter.recorder import Histogram, Recorder
 
 EDGES = (0.1, 0.2)
-KEY = Key("histogram", HTTP_DURATION.name, ("GET", "/", "200", ""), EDGES)
+LABELS = (("http_request_method", "GET"), ("http_response_status_code", "200"), ("http_route", "/"))
+KEY = key("histogram", HTTP_DURATION.name, LABELS, EDGES)
 
 
 def histogram(recorder: Recorder, route: str = "/") -> Histogram:
@@ -40,7 +41,7 @@ def test_what_is_recorded_is_read(tmp_path: Path) -> None:
     recorder.gauge(HTTP_ACTIVE, ("GET",)).add(2)
     totals = Reader(tmp_path).totals()
     assert totals.lasting[KEY] == [pytest.approx(7.5), 2, 2, 1]
-    assert totals.levels == {Key("gauge", HTTP_ACTIVE.name, ("GET",)): 2}
+    assert totals.levels == {Key("gauge", HTTP_ACTIVE.name, (("http_request_method", "GET"),)): 2}
     assert totals.workers == 1
 
 
@@ -67,10 +68,11 @@ def test_beyond_the_cap_series_share_one(tmp_path: Path) -> None:
         histogram(recorder, f"/{number}").record(0.05)
     histogram(recorder, "/0").record(0.05)
     totals = Reader(tmp_path).totals()
-    assert totals.lasting[Key("histogram", HTTP_DURATION.name, (OVERFLOW,) * 4, EDGES)][1] == 3
+    overflow = tuple((label, OVERFLOW) for label in HTTP_DURATION.labels)
+    assert totals.lasting[key("histogram", HTTP_DURATION.name, overflow, EDGES)][1] == 3
     assert totals.lasting[Key("counter", SERIES_OVERFLOW.name)] == [3]
     assert len(totals.lasting) == 4
-    assert sum(values[1] for key, values in totals.lasting.items() if key.kind == "histogram") == 6
+    assert sum(values[1] for each, values in totals.lasting.items() if each.kind == "histogram") == 6
 
 
 WORKER = """
@@ -194,7 +196,7 @@ def test_many_scrapers_race(tmp_path: Path) -> None:
     [
         ("short", b"ANVLPAGE", "cut short: 8 bytes"),
         ("foreign", b"\x7fELF" + bytes(200), "not a page of anvil-monitor"),
-        ("newer", layout.HEADER.pack(layout.MAGIC, 99, 64, 64, 0.0, 1), "a page of format 99, this version reads 1"),
+        ("newer", layout.HEADER.pack(layout.MAGIC, 99, 64, 64, 0.0, 1), "a page of format 99, this version reads 2"),
         ("truncated", layout.pack_header(4096, 0.0, 1), "cut short: 4096 bytes are said to be used, the file has 64"),
         ("record", layout.pack_header(80, 0.0, 1) + layout.RECORD.pack(9999, 4) + bytes(8), "a record is damaged"),
         ("loop", layout.pack_header(80, 0.0, 1) + bytes(16), "a record is damaged"),
