@@ -108,18 +108,45 @@ PROBE_DURATION: Final = Metric(
     "probe_duration_seconds", "gauge", "Time to the answer, or since the question.", ("service", "url")
 )
 
-# The host, under OpenTelemetry's system metrics.
+# The host, under OpenTelemetry's system metrics (and, where those have no word, in their manner).
 SYSTEM_CPU: Final = Metric("system_cpu_time_seconds_total", "counter", "CPU time by mode, all cores.", ("cpu_mode",))
 SYSTEM_CPU_LOGICAL_COUNT: Final = Metric("system_cpu_logical_count", "gauge", "Logical cores.")
 SYSTEM_LOAD_AVERAGE: Final = Metric("system_load_average", "gauge", "Load average.", ("window",))
+SYSTEM_UPTIME: Final = Metric("system_uptime_seconds", "gauge", "Seconds since the host started.")
+SYSTEM_CONTEXT_SWITCHES: Final = Metric("system_context_switches_total", "counter", "Context switches, all cores.")
+SYSTEM_PROCESS_COUNT: Final = Metric(
+    "system_process_count", "gauge", "Tasks that run or are blocked on I/O.", ("system_process_status",)
+)
+SYSTEM_PROCESS_CREATED: Final = Metric("system_process_created_total", "counter", "Processes and threads started.")
+SYSTEM_THREADS: Final = Metric("system_thread_count", "gauge", "Threads of all processes.")
+SYSTEM_FDS: Final = Metric("system_open_file_descriptor_count", "gauge", "Open files of the whole host.")
+SYSTEM_FDS_LIMIT: Final = Metric("system_open_file_descriptor_limit", "gauge", "Files that may be open at once.")
 SYSTEM_MEMORY_LIMIT: Final = Metric("system_memory_limit_bytes", "gauge", "Memory of the host.")
 SYSTEM_MEMORY_AVAILABLE: Final = Metric("system_memory_available_bytes", "gauge", "Memory to be had without swapping.")
 SYSTEM_MEMORY: Final = Metric("system_memory_usage_bytes", "gauge", "Memory by state.", ("system_memory_state",))
+SYSTEM_OOM_KILLS: Final = Metric(
+    "system_memory_oom_kills_total", "counter", "Processes that the kernel killed for want of memory."
+)
 SYSTEM_PAGING: Final = Metric("system_paging_usage_bytes", "gauge", "Swap by state.", ("system_paging_state",))
+SYSTEM_PAGING_OPERATIONS: Final = Metric(
+    "system_paging_operations_total", "counter", "Pages swapped in and out.", ("system_paging_direction",)
+)
+SYSTEM_PAGING_FAULTS: Final = Metric(
+    "system_paging_faults_total", "counter", "Page faults; major ones read a disk.", ("system_paging_fault_type",)
+)
+SYSTEM_PRESSURE: Final = Metric(
+    "system_pressure_stall_seconds_total", "counter",
+    "Time in which some or all (full) tasks waited for the resource.", ("resource", "kind"))  # fmt: skip
 SYSTEM_FILESYSTEM: Final = Metric(
     "system_filesystem_usage_bytes",
     "gauge",
     "File system space by state.",
+    ("system_device", "system_filesystem_mountpoint", "system_filesystem_state"),
+)
+SYSTEM_INODES: Final = Metric(
+    "system_filesystem_inodes_usage",
+    "gauge",
+    "File system inodes by state.",
     ("system_device", "system_filesystem_mountpoint", "system_filesystem_state"),
 )
 SYSTEM_DISK_IO: Final = Metric(
@@ -128,11 +155,32 @@ SYSTEM_DISK_IO: Final = Metric(
 SYSTEM_DISK_OPERATIONS: Final = Metric(
     "system_disk_operations_total", "counter", "Disk operations.", ("disk_io_direction", "system_device")
 )
+SYSTEM_DISK_OPERATION_TIME: Final = Metric(
+    "system_disk_operation_time_seconds_total", "counter", "Sum of the durations of disk operations.",
+    ("disk_io_direction", "system_device"))  # fmt: skip
+SYSTEM_DISK_IO_TIME: Final = Metric(
+    "system_disk_io_time_seconds_total", "counter", "Time in which the disk was busy.", ("system_device",)
+)
 SYSTEM_NETWORK_IO: Final = Metric(
     "system_network_io_bytes_total", "counter", "Network traffic.", ("network_interface_name", "network_io_direction")
 )
+SYSTEM_NETWORK_PACKETS: Final = Metric(
+    "system_network_packet_count_total", "counter", "Network packets.",
+    ("network_interface_name", "network_io_direction"))  # fmt: skip
 SYSTEM_NETWORK_ERRORS: Final = Metric(
     "system_network_errors_total", "counter", "Network errors.", ("network_interface_name", "network_io_direction")
+)
+SYSTEM_NETWORK_DROPPED: Final = Metric(
+    "system_network_packet_dropped_total", "counter", "Network packets dropped.",
+    ("network_interface_name", "network_io_direction"))  # fmt: skip
+SYSTEM_CLOCK_SYNCHRONIZED: Final = Metric(
+    "system_clock_synchronized", "gauge", "1: the kernel's clock is held to a reference (NTP)."
+)
+SYSTEM_CLOCK_OFFSET: Final = Metric(
+    "system_clock_offset_seconds", "gauge", "What the clock is still being corrected by."
+)
+SYSTEM_CLOCK_ERROR: Final = Metric(
+    "system_clock_maximum_error_seconds", "gauge", "The most the clock may be off, as the kernel believes."
 )
 
 # The monitor about itself.

@@ -64,9 +64,9 @@ def parse_stat(text: bytes) -> Stat | None:
         pid, threads, started = int(head.partition(b" ")[0]), int(fields[17]), int(fields[19])
         own, reaped = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
         ended, parent, group = fields[0] in _ENDED, int(fields[1]), int(fields[2])
-    except (ValueError, IndexError):
+        return Stat(pid, ended, parent, group, own / TICKS, reaped / TICKS, threads, started)
+    except (ValueError, IndexError, OverflowError):
         return None
-    return Stat(pid, ended, parent, group, own / TICKS, reaped / TICKS, threads, started)
 
 
 def stat(pid: int, proc: str = PROC) -> Stat | None:

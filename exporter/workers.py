@@ -6,7 +6,7 @@ worker. From outside, ``processes.py`` sees more (other children, restarts); rul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from . import names, procfs
 from .exposition import Family, Sample
@@ -62,12 +62,11 @@ class Server:
 
     def _tree(self, pids: Sequence[int]) -> list[Stat]:
         tree = {stat.pid: stat for stat in self._running(pids)}
-        for stat in list(tree.values()):
-            if stat.parent > 1 and stat.parent not in tree:
-                tree |= {parent.pid: parent for parent in self._running((stat.parent,)) if self._keeps(parent, stat)}
+        child_of = {stat.parent: stat for stat in tree.values() if stat.parent > 1 and stat.parent not in tree}
+        tree |= {parent.pid: parent for parent in self._running(child_of) if self._keeps(parent, child_of[parent.pid])}
         return list(tree.values())
 
-    def _running(self, pids: Sequence[int]) -> Iterator[Stat]:
+    def _running(self, pids: Iterable[int]) -> Iterator[Stat]:
         if procfs.LINUX:
             for pid in pids:
                 stat = procfs.stat(pid, self._proc)
