@@ -17,9 +17,10 @@ from .beacon import SCALE_EDGES, Beacon
 from .database import Database
 from .exposition import CONTENT_TYPE, render
 from .folder import pages_folder
+from .measures import Measures
 from .merge import families
-from .middleware import Measures, Middleware
-from .names import DATABASE_EDGES, PAGE_LOAD_EDGES, SECONDS_EDGES, Metric
+from .middleware import Middleware
+from .names import BYTES_EDGES, DATABASE_EDGES, LAG_EDGES, PAGE_LOAD_EDGES, SECONDS_EDGES, Metric
 from .reader import Reader
 from .recorder import Recorder, recorder_for
 from .routes import Routes
@@ -30,6 +31,9 @@ STANDARD_EDGES: Final[dict[Metric, tuple[float, ...]]] = {
     names.HTTP_DURATION: SECONDS_EDGES,
     names.DB_DURATION: DATABASE_EDGES,
     names.PAGE_LOAD: PAGE_LOAD_EDGES,
+    names.HTTP_REQUEST_SIZE: BYTES_EDGES,
+    names.HTTP_RESPONSE_SIZE: BYTES_EDGES,
+    names.EVENT_LOOP_LAG: LAG_EDGES,
     names.WEB_VITAL_CLS: SCALE_EDGES,
     **dict.fromkeys(names.WEB_VITALS.values(), PAGE_LOAD_EDGES),
 }
@@ -75,7 +79,7 @@ class Instrument:
             beacon_path: beacon.ingest,
             f"{beacon_path}.js": beacon.script,
         }
-        measures = Measures(self.recorder, routes, self._edges[names.HTTP_DURATION.name])
+        measures = Measures(self.recorder, routes, self._edges)
         return Middleware(app, measures, own)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:

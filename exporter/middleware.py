@@ -1,107 +1,46 @@
 """A request becomes a measurement: the one piece of this project that runs inside every request.
 
-A pure ASGI middleware. A request's state lives in locals: nothing is kept on the middleware that two requests could
-overwrite. The duration ends when the application hands the last byte of the answer to the server (a background task is
-no response time). Our own endpoints, the probe of the exporter, WebSockets, and what an instrumented application
-further out measures, are not counted.
+A pure ASGI middleware. A request's state lives in an object of its own: nothing is kept on the middleware that two
+requests could overwrite. The duration ends when the application hands the last byte of the answer to the server (a
+background task is no response time). Our own endpoints, the probe of the exporter, and what an instrumented application further out measures, are not
+counted.
+
+Of a WebSocket the handshake is the request, answered with 101 when the application accepts it; the open connection is
+a level of its own, because the hours that it stays open are no response time.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from asyncio import CancelledError
+from collections.abc import Awaitable, Mapping
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from . import names
 from .asgi import Application, Message, Receive, Scope, Send
-from .recorder import Cell, Histogram, Recorder
-from .routes import Routes, relative_template
+from .measures import CLIENT_LEFT, INCOMPLETE, METHODS, Measures, body_length
 
-logger = logging.getLogger("anvil_monitor.exporter")
-# semconv http.request.method: anything else is _OTHER, so that no client can invent label values.
-METHODS: Final = {
-    method: method
-    for method in ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
-}
 # The exporter's probe says who it is: its requests are no traffic, and an idle service stays idle.
-PROBE: Final = (b"user-agent", names.PROBE_AGENT.encode())
-# Bounded, because prefixes of mounts may hold values that clients choose.
-MAX_REMEMBERED: Final = 4096
-
-
-class Measures:
-    """The HTTP series of one application in this process, and its requests that wait for an answer."""
-
-    def __init__(self, recorder: Recorder, routes: Routes, edges: tuple[float, ...]) -> None:
-        self.recorder, self.routes, self.edges = recorder, routes, edges
-        self._oldest: Cell | None = None
-        self._active: dict[str, Cell] = {}
-        self._durations: dict[tuple[str, int, str, str], Histogram] = {}
-        # In order of arrival: the first is the oldest.
-        self._waiting: dict[int, float] = {}
-        self._failed = False
-
-    def enter(self, request: int, method: str, began: float) -> None:
-        active = self._active.get(method)
-        if active is None:
-            active = self._active[method] = self.recorder.gauge(names.HTTP_ACTIVE, (method,))
-        active.cells[0] += 1.0
-        waiting = self._waiting
-        if not waiting:
-            if self._oldest is None:
-                self._oldest = self.recorder.oldest(names.HTTP_OLDEST)
-            self._oldest.cells[0] = began
-        waiting[request] = began
-
-    def leave(self, request: int, method: str) -> None:
-        began = self._waiting.pop(request, 0.0)
-        self._active[method].cells[0] -= 1.0
-        if self._oldest is not None and self._oldest.cells[0] == began:
-            self._oldest.cells[0] = next(iter(self._waiting.values()), 0.0)
-
-    def record(self, scope: Scope, path: str, method: str, status: int, error: str, took: float) -> None:
-        """An answer. ``status`` 0: none was given; ``error``: what went wrong, as semconv error.type, else empty."""
-        try:
-            if error:
-                self._find(scope, path, method, status, error).record(took)
-            else:
-                self._record(scope, path, method, status, took)
-        except Exception:  # the application's answer matters more than its measurement
-            if not self._failed:
-                self._failed = True
-                logger.exception("anvil-monitor could not record a request; further failures are not logged")
-
-    def _record(self, scope: Scope, path: str, method: str, status: int, took: float) -> None:
-        template = relative_template(scope, scope.get("route"))
-        if template is None or status == 405:
-            self._find(scope, path, method, status, "").record(took)
-            return
-        key = (method, status, template, scope.get("root_path", ""))
-        series = self._durations.get(key)
-        if series is None:
-            series = self._find(scope, path, method, status, "")
-            if self.recorder.remembers(series):
-                if len(self._durations) >= MAX_REMEMBERED:
-                    self._durations.clear()
-                self._durations[key] = series
-        series.record(took)
-
-    def _find(self, scope: Scope, path: str, method: str, status: int, error: str) -> Histogram:
-        template = self.routes.template(scope, path, status)
-        labels = (method, template, str(status) if status else "", error)
-        return self.recorder.histogram(names.HTTP_DURATION, labels, self.edges)
+PROBE: Final = names.PROBE_AGENT.encode()
+# What frameworks and servers raise into an application whose client has left.
+GONE: Final = frozenset(("ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect"))
+ACCEPTED: Final = 101
+DENIED: Final = 403
 
 
 class Middleware:
-    """Measures each HTTP request that it lets through to ``app``; ``own`` are endpoints that it answers itself."""
+    """Measures each request that it lets through to ``app``; ``own`` are endpoints that it answers itself."""
 
     def __init__(self, app: Application, measures: Measures, own: Mapping[str, Application]) -> None:
         self.app, self.measures, self.own = app, measures, own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or "anvil_monitor" in scope:
-            await self.app(scope, receive, send)
+        kind = scope["type"]
+        if kind != "http" or "anvil_monitor" in scope:
+            if kind == "websocket" and "anvil_monitor" not in scope:
+                await self._websocket(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
             return
         path: str = scope["path"]
         root: str = scope.get("root_path", "")
@@ -109,51 +48,190 @@ class Middleware:
         if own is not None:
             await own(scope, receive, send)
             return
-        if PROBE in scope["headers"]:
+        headers = dict(scope["headers"])
+        if headers.get(b"user-agent") == PROBE:
             await self.app(scope, receive, send)
             return
+
         scope["anvil_monitor"] = True
-
-        measures, request = self.measures, id(scope)
-        method = METHODS.get(scope["method"], "_OTHER")
-        status, ended, recorded = 0, 0.0, False
-        began = monotonic()
-        client = scope.get("client")
-        if client is not None:
-            measures.recorder.users.mark(client[0], began)
-        measures.enter(request, method, began)
-
-        async def measured(message: Message) -> None:
-            nonlocal status, ended, recorded
-            kind = message["type"]
-            if kind == "http.response.start":
-                status = message["status"]
-            elif kind == "http.response.pathsend" or (
-                kind == "http.response.body" and not message.get("more_body", False)
-            ):
-                # Counted, then sent: a worker may be killed between the two, and a client that has its whole answer
-                # must find it counted (tests/soak). The write itself is not awaited by servers and takes no time.
-                ended = monotonic()
-                measures.leave(request, method)
-                # After an error of the server the exception may still be on its way: it names the error.
-                if status < 500:
-                    recorded = True
-                    measures.record(scope, path, method, status, "", ended - began)
-            await send(message)
-
-        failure = ""
+        exchange = Exchange(self.measures, scope, path, METHODS.get(scope["method"], "_OTHER"), send)
+        length = headers.get(b"content-length")
+        if length is not None:
+            exchange.received = body_length(length)
+        elif b"transfer-encoding" in headers or (exchange.method in BODIES and scope.get("http_version", "") >= "2"):
+            receive = exchange.counting(receive)
         try:
-            await self.app(scope, receive, measured)
+            await self.app(scope, receive, exchange.forward)
         except BaseException as error:
-            failure = type(error).__name__
-            # What was cancelled was not answered with 500, nor with anything else.
-            status = status or (500 if isinstance(error, Exception) else 0)
+            exchange.failed(error, receive)
+            raise
+        if not exchange.recorded:
+            exchange.returned(receive)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["anvil_monitor"] = True
+        handshake = Handshake(self.measures, scope, scope["path"], "GET", send)
+        try:
+            await self.app(scope, receive, handshake.forward)
+        except BaseException as error:
+            handshake.failed(error, receive)
             raise
         finally:
-            if not ended:
-                measures.leave(request, method)
-                failure = failure or "incomplete_response"
-            if not recorded:
-                what = failure or str(status)
-                took = (ended or monotonic()) - began
-                measures.record(scope, path, method, status, what, took)
+            handshake.closed()
+        if not handshake.recorded:
+            handshake.returned(receive)
+
+
+# HTTP/2 frames a body without either header, so that these methods' bodies are counted as they are read.
+BODIES: Final = frozenset(("PATCH", "POST", "PUT", "QUERY"))
+
+
+class Exchange:
+    """One request and its answer, from its arrival to the answer's last byte."""
+
+    __slots__ = (
+        "began", "ended", "measures", "method", "path", "received", "recorded", "response", "scope", "send", "sent",
+        "status",
+    )  # fmt: skip
+
+    def __init__(self, measures: Measures, scope: Scope, path: str, method: str, send: Send) -> None:
+        self.measures, self.scope, self.path, self.method, self.send = measures, scope, path, method, send
+        self.status = self.received = self.sent = 0
+        self.ended = 0.0
+        self.recorded = False
+        self.began = began = monotonic()
+        measures.enter(id(self), method, began, scope.get("client"))
+
+    def forward(self, message: Message) -> Awaitable[None]:
+        """The application's ``send``. Not a coroutine itself: most messages pass without another frame."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._end()
+        elif kind == "http.response.start":
+            self.status = message["status"]
+            self.response = message
+        elif kind == "http.response.pathsend":
+            self.sent = body_length(_header(self.response, b"content-length"))
+            self._end()
+        return self.send(message)
+
+    def _end(self) -> None:
+        # Counted, then sent: a worker may be killed between the two, and a client that has its whole answer must find
+        # it counted (tests/soak). The write itself is not awaited by servers and takes no time.
+        if not self.ended:
+            self.ended = monotonic()
+            self.measures.leave(id(self), self.method)
+            # After an error of the server the exception may still be on its way: it names the error.
+            if self.status < 500:
+                self._record("")
+
+    def failed(self, error: BaseException, receive: Receive) -> None:
+        """The application raised ``error``."""
+        if self.recorded:
+            return  # in a background task: the answer was whole
+        name = type(error).__name__
+        if name in GONE or (
+            # What a closed connection looks like to an application differs between servers.
+            not self.ended and isinstance(error, OSError | EOFError | CancelledError) and left(receive)
+        ):
+            name = CLIENT_LEFT
+            if self.status >= 500:
+                self.status = 0  # the framework's answer to its own exception, which nobody got
+        elif not self.status and isinstance(error, Exception):
+            self.status = 500  # the server's answer for it; what was cancelled was not answered at all
+        self._finish(name)
+
+    def returned(self, receive: Receive) -> None:
+        """The application came back; no exception explains what is missing."""
+        if self.ended:
+            self._finish(str(self.status))
+        else:
+            self._finish(CLIENT_LEFT if left(receive) else INCOMPLETE)
+
+    def counting(self, receive: Receive) -> Receive:
+        """``receive`` for a body of unknown length."""
+
+        async def counted() -> Message:
+            message = await receive()
+            self.received += len(message.get("body", b""))
+            return message
+
+        return counted
+
+    def _finish(self, error: str) -> None:
+        if not self.ended:
+            self.ended = monotonic()
+            self.measures.leave(id(self), self.method)
+        self._record(error)
+
+    def _record(self, error: str) -> None:
+        self.recorded = True
+        # A body that was announced may not have come when the client left; a HEAD's answer has none.
+        self.measures.record(
+            self.scope, self.path, self.method, self.status, error, self.ended - self.began,
+            0 if error == CLIENT_LEFT else self.received, 0 if self.method == "HEAD" else self.sent,
+        )  # fmt: skip
+
+
+class Handshake(Exchange):
+    """The opening of a WebSocket, and then the count of the open ones."""
+
+    __slots__ = ("opened",)
+
+    def __init__(self, measures: Measures, scope: Scope, path: str, method: str, send: Send) -> None:
+        self.opened = False
+        super().__init__(measures, scope, path, method, send)
+
+    def forward(self, message: Message) -> Awaitable[None]:
+        if not self.recorded:
+            kind = message["type"]
+            if kind == "websocket.accept":
+                self.opened = True
+                self.measures.guard(lambda: self._count(1.0))
+                self._answered(ACCEPTED)
+            elif kind == "websocket.close":
+                self._answered(DENIED)
+            elif kind == "websocket.http.response.start":
+                self.status = message["status"]
+            elif kind == "websocket.http.response.body":
+                self.sent += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    self._answered(self.status)
+        return self.send(message)
+
+    def _answered(self, status: int) -> None:
+        self.status = status
+        self._finish(str(status) if status >= 500 else "")
+
+    def closed(self) -> None:
+        """The application is done with the connection."""
+        if self.opened:
+            self.opened = False
+            self.measures.guard(lambda: self._count(-1.0))
+
+    def _count(self, amount: float) -> None:
+        self.measures.recorder.gauge(names.HTTP_WEBSOCKETS).add(amount)
+
+
+def left(receive: Receive) -> bool:
+    """Whether the client has closed the connection: asked in one step of ``receive``, without waiting for anything."""
+    try:
+        for _ in range(3):  # what is left of a body comes first
+            step: Any = receive().__await__()
+            try:
+                next(step)
+            except StopIteration as answer:
+                if answer.value["type"] in ("http.disconnect", "websocket.disconnect"):
+                    return True
+            else:
+                step.close()  # it would wait: the client is still there
+                return False
+    except Exception:  # noqa: BLE001  a server with another notion of receive: then nothing is known
+        return False
+    return False
+
+
+def _header(message: Message, name: bytes) -> bytes | None:
+    return next((value for key, value in message.get("headers", ()) if key.lower() == name), None)

@@ -51,6 +51,9 @@ class Metric:
 SECONDS_EDGES: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 # semconv db.client.operation.duration
 DATABASE_EDGES: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+# A healthy loop wakes within a millisecond or two; what hurts begins at tens of them.
+LAG_EDGES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BYTES_EDGES: Final = tuple(float(4**n) for n in range(4, 14))  # 256 bytes to 64 MiB
 PAGE_LOAD_EDGES: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 30.0)
 
 # One shared value for what matched no route: no raw path ever becomes a label.
@@ -65,6 +68,13 @@ HTTP_ACTIVE: Final = Metric(
     "http_server_active_requests", "gauge", "Requests being answered now.", ("http_request_method",))  # fmt: skip
 HTTP_OLDEST: Final = Metric(
     "http_server_oldest_request_age_seconds", "gauge", "Age of the oldest unanswered request.")  # fmt: skip
+HTTP_REQUEST_SIZE: Final = Metric(
+    "http_server_request_body_size_bytes", "histogram", "Size of HTTP server request bodies.",
+    ("http_request_method", "http_route"))  # fmt: skip
+HTTP_RESPONSE_SIZE: Final = Metric(
+    "http_server_response_body_size_bytes", "histogram", "Size of HTTP server response bodies.",
+    ("http_request_method", "http_route"))  # fmt: skip
+HTTP_WEBSOCKETS: Final = Metric("http_server_active_websockets", "gauge", "WebSockets that are open now.")
 HTTP_USERS: Final = Metric("http_server_active_users", "gauge", "Distinct clients served in the last minute.")
 
 DB_DURATION: Final = Metric(

@@ -44,21 +44,28 @@ class Routes:
         self._prefixes: dict[str, str] = {}
         self._built = float("-inf")
 
-    def template(self, scope: Scope, path: str, status: int) -> str:
-        """The template that answered ``scope`` (after the application has) with ``status``; ``path``: as requested."""
+    def named(self, scope: Scope, status: int) -> str | None:
+        """The template below ``root_path`` that the scope itself says, if it does (see ``measures.Templates``)."""
         if status == 405:
             return UNMATCHED  # the path is known, the method is not: no endpoint ran
-        route = scope.get("route")
-        text = relative_template(scope, route)
+        text = relative_template(scope, scope.get("route"))
+        if text is None and status == 404 and scope.get("endpoint") is None:
+            return UNMATCHED
+        return text
+
+    def template(self, scope: Scope, path: str, status: int) -> str:
+        """The template that answered ``scope`` (after the application has) with ``status``; ``path``: as requested."""
+        text = self.named(scope, status)
+        if text is UNMATCHED:
+            return text
         root = scope.get("root_path", "")
         outer: str = scope.get("app_root_path", root)
         if text is not None:
             return f"{outer}{self._prefix(root[len(outer) :])}{text}"
         endpoint = scope.get("endpoint")
         candidates = [each for each in self._all() if endpoint is None or each.endpoint is endpoint]
-        if endpoint is None and status == 404:
-            return UNMATCHED
-        found = self._match(path.removeprefix(outer), scope["method"], candidates)
+        # A WebSocket's scope has no method; its routes have none either.
+        found = self._match(path.removeprefix(outer), scope.get("method", ""), candidates)
         if found is None or (status == 404 and found.opaque):
             return UNMATCHED
         return outer + found.text

@@ -115,25 +115,6 @@ def test_our_own_endpoints_and_the_probe_are_no_traffic(measured: tuple[TestClie
     assert "http_server_request" not in made.metrics()
 
 
-def test_a_websocket_passes_through(tmp_path: Path) -> None:
-    """A connection that is no request is not measured, and works."""
-    app = FastAPI()
-
-    @app.websocket("/ws")
-    async def ws(websocket: Any) -> None:
-        await websocket.accept()
-        await websocket.send_text("hello")
-        await websocket.close()
-
-    ws.__annotations__["websocket"] = __import__("fastapi").WebSocket
-    app.router.routes.clear()
-    app.add_api_websocket_route("/ws", ws)
-    made = instrument(app, configuration=load(None, {}), directory=tmp_path)
-    with TestClient(app).websocket_connect("/ws") as socket:
-        assert socket.receive_text() == "hello"
-    assert "http_server_request" not in made.metrics()
-
-
 def test_requests_in_flight_and_the_oldest(tmp_path: Path) -> None:
     """While two requests wait the gauge says 2, and the age is that of the older one, until both have ended."""
     app = FastAPI()
