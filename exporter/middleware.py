@@ -2,8 +2,8 @@
 
 A pure ASGI middleware. A request's state lives in an object of its own: nothing is kept on the middleware that two
 requests could overwrite. The duration ends when the application hands the last byte of the answer to the server (a
-background task is no response time). Our own endpoints, the probe of the exporter, and what an instrumented application further out measures, are not
-counted.
+background task is no response time). Our own endpoints, the probe of the exporter, and what an instrumented application
+further out measures, are not counted.
 
 Of a WebSocket the handshake is the request, answered with 101 when the application accepts it; the open connection is
 a level of its own, because the hours that it stays open are no response time.
