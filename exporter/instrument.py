@@ -21,6 +21,7 @@ from .measures import Measures
 from .merge import families
 from .middleware import Middleware
 from .names import BYTES_EDGES, DATABASE_EDGES, LAG_EDGES, PAGE_LOAD_EDGES, SECONDS_EDGES, Metric
+from .pagetemplates import PageTemplates
 from .reader import Reader
 from .recorder import Recorder, recorder_for
 from .routes import Routes
@@ -31,6 +32,7 @@ STANDARD_EDGES: Final[dict[Metric, tuple[float, ...]]] = {
     names.HTTP_DURATION: SECONDS_EDGES,
     names.DB_DURATION: DATABASE_EDGES,
     names.PAGE_LOAD: PAGE_LOAD_EDGES,
+    names.SOFT_NAVIGATION: PAGE_LOAD_EDGES,
     names.HTTP_REQUEST_SIZE: BYTES_EDGES,
     names.HTTP_RESPONSE_SIZE: BYTES_EDGES,
     names.EVENT_LOOP_LAG: LAG_EDGES,
@@ -73,7 +75,8 @@ class Instrument:
         self._database.watch(engine)
 
     def wrap(self, app: Application, routes: Routes, metrics_path: str, beacon_path: str) -> Middleware:
-        beacon = Beacon(self.recorder, routes, self._edges)
+        pages = PageTemplates(self.service.pages, routes)
+        beacon = Beacon(self.recorder, pages, self._edges, self.service.origins)
         own: dict[str, Application] = {
             metrics_path: self.answer,
             beacon_path: beacon.ingest,

@@ -87,6 +87,11 @@ DB_CONNECTIONS: Final = Metric(
 PAGE_LOAD: Final = Metric(
     "browser_page_load_duration_seconds", "histogram", "Page load time as browsers measured it.",
     ("url_template",))  # fmt: skip
+# Apart from page loads: many quick route changes must not hide slow first loads.
+SOFT_NAVIGATION: Final = Metric(
+    "browser_soft_navigation_duration_seconds", "histogram",
+    "Time from a client-side route change, or the input that led to it, until the page was at rest.",
+    ("url_template",), "seconds")  # fmt: skip
 WEB_VITALS: Final = {
     vital: Metric(f"browser_web_vital_{vital}_seconds", "histogram", f"Web vital {vital.upper()}.", ("url_template",))
     for vital in ("lcp", "fcp", "inp", "ttfb")

