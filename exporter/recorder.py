@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Final, cast
@@ -149,7 +150,21 @@ class Recorder:
         self._overflow: dict[Key, Series] = {}
         self._metrics: dict[str, Metric] = {}
         self._users: Users | None = None
+        self._waiting: list[Callable[[], None]] = []
         _living.add(self)
+
+    def when_open(self, call: Callable[[], None]) -> None:
+        """Call ``call`` once, as soon as this process has a page: that it serves, and did not only import."""
+        with self._lock:
+            if self.page is None:
+                self._waiting.append(call)
+                return
+        call()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the page was given up."""
+        return self.page is not None and self.page.path is not None and self.page.fd is None
 
     @property
     def private(self) -> bool:
@@ -279,6 +294,9 @@ class Recorder:
                     "own memory, and no other worker shows them", self.folder, error.strerror or error, os.getpid(),
                 )  # fmt: skip
                 self.page = Page.private()
+            waiting, self._waiting = self._waiting, []
+            for call in waiting:
+                call()
         return self.page
 
     def _open_users(self) -> Users:
