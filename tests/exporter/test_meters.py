@@ -288,14 +288,17 @@ def test_observable_instruments(provider: PageMeterProvider, tmp_path: Path) -> 
 def test_a_callback_may_be_a_generator(provider: PageMeterProvider, tmp_path: Path) -> None:
     """The API allows generators that are sent the options; one that ends says nothing more."""
 
+    values = [1.0]
+
     def callback() -> Any:
         options = yield
-        for number in (1, 2):
+        while values:
             assert isinstance(options, CallbackOptions)
-            options = yield [observed(number)]
+            options = yield [observed(values[0])]
 
     provider.get_meter("m").create_observable_counter("c", [callback()])
-    for expected in (1, 2, 2):
+    for given, expected in ((1.0, 1), (2.0, 2), (None, 2), (None, 2)):
+        values[:] = [] if given is None else [given]
         assert provider.force_flush()
         assert at(shown(tmp_path), "c_total") == expected
 
