@@ -104,15 +104,30 @@ PROCESS_MEMORY: Final = Metric(
 PROCESS_MEMORY_MAX: Final = Metric(
     "process_memory_usage_bytes_max", "gauge", "Resident memory of its largest process.", ("service",)
 )
+PROCESS_MEMORY_PSS: Final = Metric(
+    "process_memory_pss_bytes",
+    "gauge",
+    "Memory of the server in which pages that its processes share count once.",
+    ("service",),
+)
 PROCESS_CPU: Final = Metric(
     "process_cpu_time_seconds_total", "counter", "CPU time of the server, all its processes.", ("service",)
 )
 PROCESS_FDS: Final = Metric("process_open_file_descriptor_count", "gauge", "Open file descriptors.", ("service",))
+PROCESS_FDS_MAX: Final = Metric(
+    "process_open_file_descriptor_count_max", "gauge", "Open file descriptors of the process with the most.",
+    ("service",))  # fmt: skip
+PROCESS_FDS_LIMIT: Final = Metric(
+    "process_open_file_descriptor_limit", "gauge", "Descriptors that one process may open: the least of them.",
+    ("service",))  # fmt: skip
 PROCESS_THREADS: Final = Metric("process_thread_count", "gauge", "Threads.", ("service",))
 PROCESS_UPTIME: Final = Metric(
     "process_uptime_seconds", "gauge", "Seconds since the server's root process started.", ("service",)
 )
 PROCESS_COUNT: Final = Metric("process_count", "gauge", "Processes of the server; 0: none found.", ("service",))
+PROCESS_RESTARTS: Final = Metric(
+    "process_restarts_total", "counter", "Processes replaced by a new one: the server's root, or one of its workers.",
+    ("service", "process_role"))  # fmt: skip
 
 EVENT_LOOP_LAG: Final = Metric("python_event_loop_lag_seconds", "histogram", "How late the event loop wakes up.")
 

@@ -1,159 +1,207 @@
 """A server's processes, seen from outside: found, the whole tree summed, found again after a restart.
 
-The root is found by the port it listens on, a pid file or its command line (``targets.Service.find_by``); the tree is
-the root and all its descendants, so that a supervisor with any number of workers is one server. The root is kept
-between collections: looking a port up walks the kernel's table of connections (45 ms on a busy host) and is done only
-when the known root has gone.
+The tree is the root (``finding.py``) and all its descendants, so that a supervisor with any number of workers is one
+server. The root is kept between collections: it is searched again only when it has gone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import logging
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import cache
 
-import psutil
+from anvil_monitor.targets import Service
 
-from anvil_monitor.targets import ProcessFinder, Service
+from . import names, procfs
+from .exposition import Family, LabelPairs, Sample
+from .finding import Found, Table, find
+from .names import Metric
+from .procfs import Stat
 
-from . import names
-from .exposition import Family, Sample
+logger = logging.getLogger("anvil_monitor.exporter")
 
-# What a process that ended, or is somebody else's, answers.
-GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied)
+# How often (seconds) what is dear is asked: the share of memory makes the kernel walk page tables.
+SLOWLY = 30.0
+# A dead worker's CPU time is with its parent once that has asked for it. After this many collections it never will.
+PATIENCE = 3
 
-
-def find_root(service: Service) -> psutil.Process | None:
-    """The root process of ``service``: the topmost of its own tree, or ``None`` while there is none."""
-    match service.find_by:
-        case ProcessFinder.PORT:
-            found = _listening(int(service.find))
-        case ProcessFinder.PID_FILE:
-            found = _from_pid_file(Path(service.find))
-        case ProcessFinder.COMMAND:
-            found = _by_command(service.find)
-    return found
+Key = tuple[int, int]
 
 
-def _listening(port: int) -> psutil.Process | None:
-    """Who listens on ``port``. Workers share the socket with their supervisor, psutil names any one of them: climb."""
-    try:
-        connections = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:
-        return None
-    owner = _topmost({each.pid for each in connections if each.pid and _is_listener(each, port)})
-    with contextlib.suppress(*GONE):
-        for parent in owner.parents() if owner else []:
-            if not any(_is_listener(each, port) for each in parent.net_connections(kind="tcp")):
-                break
-            owner = parent
-    return owner
+def find_root(service: Service) -> int | None:
+    """The pid of the root process of ``service``, or ``None`` while there is none."""
+    roots = find(service, table()).roots
+    return roots[0].pid if roots else None
 
 
-def _is_listener(connection: Any, port: int) -> bool:
-    return connection.status == psutil.CONN_LISTEN and bool(connection.laddr) and connection.laddr.port == port
+@cache
+def table() -> Table:
+    """The host's processes, known once for all services."""
+    if procfs.LINUX:
+        from .proctable import ProcTable
 
+        return ProcTable()
+    from .psutiltable import PsutilTable
 
-def _from_pid_file(path: Path) -> psutil.Process | None:
-    try:
-        return psutil.Process(int(path.read_text(encoding="ascii").strip()))
-    except (OSError, ValueError, *GONE):
-        return None
-
-
-def _by_command(part: str) -> psutil.Process | None:
-    pids = set()
-    for process in psutil.process_iter():
-        with contextlib.suppress(*GONE):
-            if process.pid != os.getpid() and part in " ".join(process.cmdline()):
-                pids.add(process.pid)
-    return _topmost(pids)
-
-
-def _topmost(pids: set[int]) -> psutil.Process | None:
-    """Of processes that descend from each other the ancestor; of unrelated ones the oldest."""
-    roots: list[psutil.Process] = []
-    for pid in pids:
-        with contextlib.suppress(*GONE):
-            process = psutil.Process(pid)
-            if not any(parent.pid in pids for parent in process.parents()):
-                roots.append(process)
-    with contextlib.suppress(*GONE):
-        return min(roots, key=lambda process: (process.create_time(), process.pid), default=None)
-    return None
-
-
-def _has_memory(process: psutil.Process) -> bool:
-    """Whether it still runs: one that is being ended has no memory any more, and may hold its port a moment longer."""
-    try:
-        return bool(process.memory_info().rss)
-    except GONE:
-        return False
+    return PsutilTable()
 
 
 class ServerProcesses:
-    """The process tree of one service as metric families. ``collect`` is not thread-safe; call it from one place."""
+    """The process tree of one service as metric families. ``collect`` is not thread-safe; call it from one place.
 
-    def __init__(self, service: Service, *, retry: float = 5.0) -> None:
+    ``retry``: seconds between two searches while none is found. ``clock`` counts seconds.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        retry: float = 5.0,
+        processes: Table | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.service = service
-        self._retry = retry
-        self._root: psutil.Process | None = None
+        self.problem = ""  # why none is found
+        self._labels: LabelPairs = (("service", service.name),)
+        self._retry, self._clock = retry, clock
+        self._table = processes or table()
+        self._roots: tuple[Stat, ...] = ()
         self._looked = float("-inf")
-        self._ended_cpu = 0.0
-        self._cpu: dict[tuple[int, float], float] = {}
+        self._cpu = _Total()
+        self._restarts, self._worker_restarts = _Replaced(), _Replaced()
+        self._is_worker: dict[tuple[Key, Key], bool] = {}
+        self._asked = float("-inf")
+        self._slow: list[tuple[Metric, float]] = []
 
     def collect(self) -> list[Family]:
-        """``process_*`` of the tree; while none is found, ``process_count`` 0 and nothing else."""
-        tree = [process for process in self._tree() if _has_memory(process)]
-        label = (("service", self.service.name),)
-        count = [Family(names.PROCESS_COUNT, [Sample("", label, float(len(tree)))])]
-        if not tree:
-            return count
-        memory, descriptors, threads = [], 0, 0
-        alive: dict[tuple[int, float], float] = {}
-        for process in tree:
-            with contextlib.suppress(*GONE), process.oneshot():
-                times = process.cpu_times()
-                memory.append(process.memory_info().rss)
-                threads += process.num_threads()
-                alive[process.pid, process.create_time()] = times.user + times.system
-                descriptors += process.num_fds()
-        # A worker that was replaced takes its CPU time away: what it had used stays, the total never goes down.
-        self._ended_cpu += sum(used for key, used in self._cpu.items() if key not in alive)
-        self._cpu = alive
-        values = (
-            (names.PROCESS_MEMORY, float(sum(memory))),
-            (names.PROCESS_MEMORY_MAX, float(max(memory, default=0))),
-            (names.PROCESS_CPU, self._ended_cpu + sum(alive.values())),
-            (names.PROCESS_FDS, float(descriptors)),
-            (names.PROCESS_THREADS, float(threads)),
-            (names.PROCESS_UPTIME, max(0.0, time.time() - tree[0].create_time())),
-        )
-        return count + [Family(metric, [Sample("", label, value)]) for metric, value in values]
+        """``process_*`` of the tree; while none is found only ``process_count`` 0 and the restarts counted so far."""
+        tree, sizes = self._tree()
+        self._count_restarts(tree)
+        values: list[tuple[Metric, float]] = [(names.PROCESS_COUNT, float(len(sizes)))]
+        if sizes:
+            values += self._values(tree, sizes)
+        families = [Family(metric, (Sample("", self._labels, value),)) for metric, value in values]
+        counts = (("root", self._restarts.count), ("worker", self._worker_restarts.count))
+        samples = [Sample("", (*self._labels, ("process_role", role)), float(count)) for role, count in counts]
+        return [*families, Family(names.PROCESS_RESTARTS, samples)]
 
-    def _tree(self) -> Iterator[psutil.Process]:
-        root = self._find()
-        if root is None:
-            return
-        try:
-            children = root.children(recursive=True)
-        except GONE:
-            self._root = None
-            return
-        yield root
-        yield from children
+    def _values(self, tree: list[Stat], sizes: dict[int, int]) -> list[tuple[Metric, float]]:
+        living = [stat for stat in tree if stat.pid in sizes]
+        values = [
+            (names.PROCESS_MEMORY, float(sum(sizes.values()))),
+            (names.PROCESS_MEMORY_MAX, float(max(sizes.values()))),
+            (names.PROCESS_CPU, self._cpu.shown(self._roots[0].key, sum(stat.cpu + stat.reaped for stat in tree))),
+            (names.PROCESS_THREADS, float(sum(stat.threads for stat in living))),
+            (names.PROCESS_UPTIME, self._table.uptime(self._roots[0])),
+        ]
+        opened = [self._table.descriptors(pid) for pid in sizes]
+        if known := _all_known(opened):
+            values += [(names.PROCESS_FDS, float(sum(known))), (names.PROCESS_FDS_MAX, float(max(known)))]
+        if self._clock() - self._asked >= SLOWLY:
+            self._asked = self._clock()
+            self._slow = []
+            if shares := _all_known(self._table.proportional(pid) for pid in sizes):
+                self._slow.append((names.PROCESS_MEMORY_PSS, float(sum(shares))))
+            limits = [limit for pid in sizes if (limit := self._table.descriptor_limit(pid)) is not None]
+            if limits:
+                self._slow.append((names.PROCESS_FDS_LIMIT, float(min(limits))))
+        return values + self._slow
 
-    def _find(self) -> psutil.Process | None:
-        if self._root is not None:
-            with contextlib.suppress(*GONE):
-                if self._root.is_running() and self._root.status() != psutil.STATUS_ZOMBIE:
-                    return self._root
-            self._root, self._looked = None, float("-inf")
-        # Looking is dear (see above): while nothing is found, once in `retry` seconds.
-        if time.monotonic() - self._looked >= self._retry:
-            self._looked = time.monotonic()
-            self._root = find_root(self.service)
-        return self._root
+    def _tree(self) -> tuple[list[Stat], dict[int, int]]:
+        """The processes of the tree, and the resident memory of those that still run."""
+        seen = self._seen()
+        # Looking is dear: while nothing is found, once in `retry` seconds.
+        if seen is None and (self._roots or self._clock() - self._looked >= self._retry):
+            self._looked = self._clock()
+            self._found(find(self.service, self._table))
+            seen = self._seen()
+        return seen or ([], {})
+
+    def _seen(self) -> tuple[list[Stat], dict[int, int]] | None:
+        """``None`` without roots, or when one of them does not run any more: it has gone, its pid has changed hands, or
+        it is being ended (and has no memory, but may hold its port a moment longer)."""
+        tree = self._table.tree(root.pid for root in self._roots)
+        sizes = {stat.pid: size for stat in tree if not stat.ended and (size := self._table.resident(stat.pid))}
+        running = {stat.key for stat in tree if stat.pid in sizes}
+        return (tree, sizes) if self._roots and all(root.key in running for root in self._roots) else None
+
+    def _found(self, found: Found) -> None:
+        self._roots = found.roots
+        self._asked = float("-inf")
+        if found.reason and found.reason != self.problem:
+            logger.warning("service %s: no process found: %s", self.service.name, found.reason)
+        self.problem = found.reason
+
+    def _count_restarts(self, tree: list[Stat]) -> None:
+        roots = {root.pid: root for root in self._roots if tree}
+        if self._restarts.saw({root.key for root in roots.values()}):
+            self._worker_restarts.forget()  # all workers are new with their supervisor
+        workers = [stat for stat in tree if stat.parent in roots and not stat.ended]
+        self._worker_restarts.saw({stat.key for stat in workers if self._plainly_worker(roots[stat.parent], stat)})
+
+    def _plainly_worker(self, root: Stat, child: Stat) -> bool:
+        """A helper that comes and goes (a shell, a converter of images) is no worker that restarts."""
+        pair = root.key, child.key
+        if pair not in self._is_worker:
+            if len(self._is_worker) >= 4096:
+                self._is_worker.clear()
+            self._is_worker[pair] = procfs.same_program(self._table.command(root.pid), self._table.command(child.pid))
+        return self._is_worker[pair]
+
+
+def _all_known(values: Iterable[int | None]) -> list[int]:
+    """The values, or nothing if one is missing: a sum of the rest would only look like the whole."""
+    known = list(values)
+    return [value for value in known if value is not None] if None not in known else []
+
+
+class _Replaced:
+    """Counts processes that ended and were followed by a new one; the first ones, and more of them, are no restart."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._known: set[Key] = set()
+        self._missing = 0
+
+    def saw(self, alive: set[Key]) -> int:
+        """How many of those alive now replace others."""
+        new, gone = alive - self._known, self._known - alive
+        self._missing += len(gone)
+        replaced = min(len(new), self._missing)
+        self._missing -= replaced
+        self.count += replaced
+        self._known = alive
+        return replaced
+
+    def forget(self) -> None:
+        self._known, self._missing = set(), 0
+
+
+class _Total:
+    """CPU seconds that never go down: over the deaths of workers and over restarts of the server."""
+
+    def __init__(self) -> None:
+        self._root: Key | None = None
+        self._before = 0.0  # of earlier roots, and what nobody asked for
+        self._shown = 0.0
+        self._short = 0
+
+    def shown(self, root: Key, total: float) -> float:
+        """What to show when the tree under ``root`` has used ``total``, its dead and asked-for children included.
+
+        Between a worker's death and its parent's question its time is nowhere: the total stands still. If it stays
+        short, the worker's parent ignores its children or has died: the time is kept here.
+        """
+        if root != self._root:
+            self._root, self._before, self._short = root, self._shown, 0
+        now = self._before + total
+        if now < self._shown - 1e-6:
+            self._short += 1
+            if self._short >= PATIENCE:
+                self._before += self._shown - now
+                self._short = 0
+            return self._shown
+        self._short = 0
+        self._shown = round(now, 6)  # sums of hundredths, without their binary dust
+        return self._shown

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 LINUX: Final = sys.platform.startswith("linux")
@@ -18,6 +19,10 @@ PROC: Final = "/proc"
 TICKS: Final = float(os.sysconf("SC_CLK_TCK")) if LINUX else 100.0
 PAGE: Final = os.sysconf("SC_PAGE_SIZE") if LINUX else 4096
 _CHUNK: Final = 65_536
+# Words of a command line that multiprocessing gives to a child it starts (uvicorn, hypercorn, granian).
+_SPAWNED = (b"multiprocessing.spawn", b"multiprocessing.forkserver", b"--multiprocessing-fork")
+# What setproctitle makes of a command line: ``gunicorn: master [shop]``.
+_TITLE = b": "
 # A process that is dead, or dead and not yet asked for by its parent.
 _ENDED: Final = frozenset({b"Z", b"X", b"x"})
 
@@ -37,11 +42,6 @@ class Stat(NamedTuple):
     @property
     def key(self) -> tuple[int, int]:
         return self.pid, self.started
-
-    @property
-    def uptime(self) -> float:
-        """Seconds since its start."""
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / TICKS)
 
 
 def read(path: str) -> bytes:
@@ -77,6 +77,11 @@ def stat(pid: int, proc: str = PROC) -> Stat | None:
         return None
 
 
+def uptime(stat: Stat) -> float:
+    """Seconds since its start."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - stat.started / TICKS)
+
+
 def resident(pid: int, proc: str = PROC) -> int | None:
     """Resident memory in bytes. ``statm`` is exact where ``stat`` may be megabytes off (Linux 6.2 counts per CPU)."""
     try:
@@ -100,3 +105,36 @@ def command(pid: int, proc: str = PROC) -> tuple[bytes, ...]:
         return tuple(read(f"{proc}/{pid}/cmdline").rstrip(b"\0").split(b"\0"))
     except OSError:
         return ()
+
+
+def same_program(parent: Sequence[bytes], worker: Sequence[bytes]) -> bool:
+    """Whether these are the command lines of a supervisor and of a worker that it made, plainly."""
+    if not parent or not worker:
+        return False
+    if parent == worker:  # a fork
+        return True
+    if any(mark in word for word in worker for mark in _SPAWNED):
+        return True
+    program, colon, _ = worker[0].partition(_TITLE)
+    return bool(colon) and parent[0].startswith(program + colon)
+
+
+def descriptor_limit(pid: int, proc: str = PROC) -> int | None:
+    """How many files it may open (the soft limit); ``None``: unlimited, or not to be read."""
+    try:
+        words = read(f"{proc}/{pid}/limits").partition(b"Max open files")[2].split(None, 1)
+        return int(words[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def proportional(pid: int, proc: str = PROC) -> int | None:
+    """Its share of resident memory in bytes: pages that several processes use are divided among them.
+
+    The kernel walks the page tables: 2.6 ms for 1 GiB. Only root and the process's own user may ask.
+    """
+    try:
+        words = read(f"{proc}/{pid}/smaps_rollup").partition(b"\nPss:")[2].split(None, 1)
+        return int(words[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        return None

@@ -12,11 +12,6 @@ from . import names, procfs
 from .exposition import Family, Sample
 from .procfs import Stat
 
-# Words of a command line that multiprocessing gives to a child it starts (uvicorn, hypercorn, granian).
-_SPAWNED = (b"multiprocessing.spawn", b"multiprocessing.forkserver", b"--multiprocessing-fork")
-# What setproctitle makes of a command line: ``gunicorn: master [shop]``.
-_TITLE = b": "
-
 
 def families(pids: Sequence[int]) -> list[Family]:
     """``process_*`` without labels, summed over the live workers ``pids`` and their supervisor."""
@@ -42,7 +37,7 @@ class Server:
             (names.PROCESS_COUNT, float(len(tree))),
             (names.PROCESS_CPU, self._cpu(tree)),
             (names.PROCESS_THREADS, float(sum(stat.threads for stat in tree))),
-            (names.PROCESS_UPTIME, max(stat.uptime for stat in tree)),
+            (names.PROCESS_UPTIME, max(procfs.uptime(stat) for stat in tree)),
         ]
         if sizes:
             values += [(names.PROCESS_MEMORY, float(sum(sizes))), (names.PROCESS_MEMORY_MAX, float(max(sizes)))]
@@ -79,21 +74,10 @@ class Server:
         if pair not in self._supervisors:
             if len(self._supervisors) >= 1024:  # workers come and go
                 self._supervisors.clear()
-            self._supervisors[pair] = parent.group == worker.group and _same_program(
+            self._supervisors[pair] = parent.group == worker.group and procfs.same_program(
                 procfs.command(parent.pid, self._proc), procfs.command(worker.pid, self._proc)
             )
         return self._supervisors[pair]
-
-
-def _same_program(parent: Sequence[bytes], worker: Sequence[bytes]) -> bool:
-    if not parent or not worker:
-        return False
-    if parent == worker:  # a fork
-        return True
-    if any(mark in word for word in worker for mark in _SPAWNED):
-        return True
-    program, colon, _ = worker[0].partition(_TITLE)
-    return bool(colon) and parent[0].startswith(program + colon)
 
 
 _SERVER = Server()
