@@ -10,11 +10,22 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final, TypeAlias
+from urllib.parse import quote_plus
 
-GoValue: TypeAlias = float | int | str | Mapping[str, str]
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element of what ``query`` gives: ``.Labels`` and ``.Value``."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+GoValue: TypeAlias = float | int | str | bool | Mapping[str, str] | Sequence[Element] | Element
 
 VERB: Final = re.compile(
     r"%(?:(?P<flags>[-+0 ](?=[0-9.]*[feg])|-(?=[0-9.]*[svqd]))?(?P<width>[1-9]\d?)?(?:\.(?P<precision>\d{0,2})(?!d))?"
@@ -38,6 +49,10 @@ def plain(value: GoValue) -> str:
         return value
     if isinstance(value, Mapping):
         return "map[" + " ".join(f"{name}:{value[name]}" for name in sorted(value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Element | Sequence):
+        raise ValueError("an element of a query is no text: print its .Value or a label of it")
     return str(value) if isinstance(value, int) else shortest(value)
 
 
@@ -77,7 +92,7 @@ def _g4(value: float) -> str:
 
 def number(value: GoValue) -> float:
     """A number, or text that is one. Raises ``ValueError``."""
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str):
         try:
@@ -201,6 +216,10 @@ def _verb(verb: str, value: GoValue, match: re.Match[str]) -> str:
     elif isinstance(value, str) and verb in "svq":
         text = value if precision is None else value[:precision]
         text = json.dumps(text, ensure_ascii=False) if verb == "q" else text
+    elif isinstance(value, bool):
+        if verb != "v":
+            return f"%!{verb}(bool={_padded(plain(value), flags, width, value)})"
+        text = plain(value)
     elif (isinstance(value, int) and verb in "dv") or (isinstance(value, Mapping) and verb in "sv"):
         text = plain(value)
     else:
@@ -226,13 +245,19 @@ def _padded(text: str, flags: str, width: int, value: GoValue) -> str:
 def _type(value: GoValue) -> str:
     if isinstance(value, Mapping):
         return "map[string]string"
+    if isinstance(value, bool):
+        return "bool"
     return "string" if isinstance(value, str) else "int" if isinstance(value, int) else "float64"
 
 
-def _index(labels: GoValue, name: GoValue) -> str:
-    if not isinstance(labels, Mapping) or not isinstance(name, str):
-        raise ValueError("index: only labels by name can be looked up here")
-    return labels.get(name, "")
+def _index(among: GoValue, key: GoValue) -> GoValue:
+    if isinstance(among, Mapping) and isinstance(key, str):
+        return among.get(key, "")
+    if isinstance(among, Sequence) and not isinstance(among, str) and isinstance(key, int):
+        if not 0 <= key < len(among):
+            raise ValueError(f"index out of range: {key}")
+        return among[key]
+    raise ValueError("index: only labels by name and elements by number can be looked up here")
 
 
 def _text(value: GoValue) -> str:
@@ -251,6 +276,75 @@ def _title(value: GoValue) -> str:
     return "".join(out)
 
 
+def truth(value: GoValue) -> bool:
+    """Whether Go's ``if`` takes it for true: not 0, not empty."""
+    return True if isinstance(value, Element) else bool(value)
+
+
+def field(value: GoValue, name: str) -> GoValue:
+    """``value.name``: a label (empty where there is none), or what an element of a query has. Raises ``ValueError``."""
+    if isinstance(value, Mapping):
+        return value.get(name, "")
+    if isinstance(value, Element) and name in ("Labels", "Value"):
+        return value.labels if name == "Labels" else value.value
+    raise ValueError(f"can't evaluate field {name}")
+
+
+def _elements(value: GoValue) -> Sequence[Element]:
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+        raise ValueError("wrong type for value; expected the result of a query")
+    return value
+
+
+def _element(value: GoValue) -> Element:
+    if not isinstance(value, Element):
+        raise ValueError("wrong type for value; expected an element of a query")
+    return value
+
+
+def _first(value: GoValue) -> Element:
+    found = _elements(value)
+    if not found:
+        raise ValueError("first() called on vector with no elements")
+    return found[0]
+
+
+def _sort_by_label(label: GoValue, value: GoValue) -> GoValue:
+    name = _text(label)
+    return sorted(_elements(value), key=lambda each: each.labels.get(name, ""))
+
+
+def _order(left: GoValue, right: GoValue) -> int:
+    """-1, 0 or 1. Go compares what is of one basic type only."""
+    if type(left) is not type(right) or not isinstance(left, int | float | str) or not isinstance(right, type(left)):
+        raise ValueError("incompatible types for comparison")
+    return 0 if left == right else -1 if left < right else 1  # type: ignore[operator]
+
+
+def _equal(left: GoValue, *others: GoValue) -> bool:
+    return any(_order(left, other) == 0 for other in others)
+
+
+def _length(value: GoValue) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, Mapping | Sequence):
+        return len(value)
+    raise ValueError(f"len of type {_type(value)}")
+
+
+def _print(*values: GoValue) -> str:
+    text = ""
+    for before, value in zip((None, *values), values, strict=False):
+        gap = before is not None and not isinstance(before, str) and not isinstance(value, str)
+        text += (" " if gap else "") + plain(value)
+    return text
+
+
+def _link(expression: GoValue, tab: int) -> str:
+    return f"/graph?g0.expr={quote_plus(_text(expression))}&g0.tab={tab}"
+
+
 FUNCTIONS: Final = {
     "humanize": Function(humanize, 1, 1),
     "humanize1024": Function(humanize1024, 1, 1),
@@ -258,8 +352,27 @@ FUNCTIONS: Final = {
     "humanizePercentage": Function(humanize_percentage, 1, 1),
     "humanizeTimestamp": Function(humanize_timestamp, 1, 1),
     "printf": Function(printf, 1, MOST),
+    "print": Function(_print, 0, MOST),
+    "println": Function(lambda *values: " ".join(map(plain, values)) + "\n", 0, MOST),
     "index": Function(_index, 2, 2),
+    "len": Function(_length, 1, 1),
     "title": Function(_title, 1, 1),
     "toUpper": Function(lambda value: _text(value).upper(), 1, 1),
     "toLower": Function(lambda value: _text(value).lower(), 1, 1),
+    "first": Function(_first, 1, 1),
+    "value": Function(lambda element: _element(element).value, 1, 1),
+    "label": Function(lambda name, element: _element(element).labels.get(_text(name), ""), 2, 2),
+    "strvalue": Function(lambda element: _element(element).labels.get("__value__", ""), 1, 1),
+    "sortByLabel": Function(_sort_by_label, 2, 2),
+    "tableLink": Function(lambda expression: _link(expression, 1), 1, 1),
+    "graphLink": Function(lambda expression: _link(expression, 0), 1, 1),
+    "eq": Function(_equal, 2, MOST),
+    "ne": Function(lambda left, right: _order(left, right) != 0, 2, 2),
+    "lt": Function(lambda left, right: _order(left, right) < 0, 2, 2),
+    "le": Function(lambda left, right: _order(left, right) <= 0, 2, 2),
+    "gt": Function(lambda left, right: _order(left, right) > 0, 2, 2),
+    "ge": Function(lambda left, right: _order(left, right) >= 0, 2, 2),
+    "not": Function(lambda value: not truth(value), 1, 1),
+    "and": Function(lambda *values: reduce(lambda found, each: each if truth(found) else found, values), 1, MOST),
+    "or": Function(lambda *values: reduce(lambda found, each: found if truth(found) else each, values), 1, MOST),
 }

@@ -3,7 +3,9 @@
 Every target becomes four recorded series, told apart by their labels ``service, target, unit`` only, so that boards,
 page and messages are generic: ``target:value`` (base units; NaN: no traffic), ``target:limit``, ``target:ratio``
 (over 1 = missed, whichever way the target points) and ``target:samples`` (how many requests, queries, page loads or
-scrapes stand behind the value). Three alerts rest on them: ``TargetMissed``, ``TargetNoData`` and ``ServiceDown``.
+scrapes stand behind the value). A fifth, ``target:estimate``, is there (and 1) only where the value is an estimate: the
+histogram of a server that is not ours has no edge at the limit, or nobody counts its users. Three alerts rest on them:
+``TargetMissed``, ``TargetNoData`` and ``ServiceDown``.
 
 The expressions stay within what Prometheus 2.42 and 3.x both read, and read alike.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from anvil_monitor.exporter import names
 from anvil_monitor.targets import (
     Capacity,
     Configuration,
@@ -37,6 +40,7 @@ VALUE: Final = "target:value"
 LIMIT: Final = "target:limit"
 RATIO: Final = "target:ratio"
 SAMPLES: Final = "target:samples"
+ESTIMATE: Final = "target:estimate"
 
 # A scrape that fails once is a hiccup, three in a row are a fact; below 15 s a plain restart would page.
 DOWN_SCRAPES: Final = 3
@@ -91,6 +95,7 @@ def _recorded(target: Target) -> list[Rule]:
         Recording(LIMIT, f"vector({number(target.limit)})", labels),
         Recording(RATIO, _ratio(target), labels),
         Recording(SAMPLES, _samples(target), labels),
+        *(Recording(ESTIMATE, expr, labels) for expr in _estimate(target)),
     ]
 
 
@@ -104,11 +109,34 @@ def _value(target: Target) -> str:
         case Mean(metric):
             return f"sum(rate({metric}_sum{service}{window}))\n/\nsum(rate({metric}_count{service}{window}))"
         case Level(metric):
-            return f"sum(avg_over_time({metric}{service}{window}))"
+            # A server may tell its memory itself, and the exporter tells it, too: two sources, not two parts.
+            return f"max(sum by (job) (avg_over_time({metric}{service}{window})))"
         case Capacity(metric):
-            return f"sum(max_over_time({metric}{service}{window}))"
+            # Little's law: the seconds that requests took in a second are the mean number of requests in flight.
+            # J. D. C. Little, "A proof for the queuing formula L = λW", Operations Research 9, 1961.
+            little = f"sum(rate({names.HTTP_DURATION.sum}{service}{window}))"
+            return f"sum(max_over_time({metric}{service}{window}))\nor\n{little}"
         case other:
             assert_never(other)
+
+
+def _estimate(target: Target) -> list[str]:
+    """What gives 1 where the value of ``target`` is an estimate, and nothing where it is exact."""
+    service = f"service={quoted(target.service)}"
+    match target.indicator:
+        case Percentile(metric):
+            there, exact = f"{metric}_bucket{{{service}}}", f"{metric}_bucket{{{service},le=~{_edge(target.limit)}}}"
+        case Capacity(metric):
+            there, exact = f"{names.HTTP_DURATION.sum}{{{service}}}", f"{metric}{{{service}}}"
+        case _:
+            return []
+    return [f"clamp_max(count({there}), 1)\nunless on ()\ncount({exact})"]
+
+
+def _edge(limit: float) -> str:
+    """A pattern for the label ``le`` of an edge at ``limit``, as a PromQL string: ``2`` or ``2.0``."""
+    texts = dict.fromkeys((number(limit), repr(float(limit))))
+    return quoted("|".join(text.replace(".", "\\.") for text in texts))
 
 
 def _ratio(target: Target) -> str:
@@ -138,16 +166,21 @@ def _missed(target: Target, counted: Target, links: Links) -> Alerting:
     if counted.floor:
         expr += f"\nand on (service, target)\n({_recorded_as(SAMPLES, target)} >= {counted.floor})"
     value, promise = human(target.unit), target.promise
-    because = ""
+    because = guess = ""
     if isinstance(target.indicator, Capacity):
         because = f" {counted.title} broke its own promise ({counted.promise}) while fewer users than that were served."
     elif counted.floor:
         because = f" At least {counted.floor} samples stand behind it."
+    if _estimate(target):
+        reason = "nobody counts its users, so they are estimated from the time that its requests take"
+        if not isinstance(target.indicator, Capacity):
+            reason = f"its histogram has no bucket edge at {target.text(target.limit)}"
+        guess = f"{{{{ with query `{_recorded_as(ESTIMATE, target)}` }}}} This is an estimate: {reason}.{{{{ end }}}}"
     lasted = f" for {format_duration(target.hold)}" if target.hold else ""
     annotations = {
         "summary": f"{target.title} of {target.service} is {value}, target {promise}",
         "description": f"{target.title} ({target.measure}) has missed its target {promise}{lasted}: "
-        f"it is {value}.{because}",
+        f"it is {value}.{because}{guess}",
         "value": "{{ $value }}",
         "limit": number(target.limit),
         "promise": promise,
@@ -175,10 +208,14 @@ def _down(configuration: Configuration, service: Service, links: Links) -> Alert
     # Of several instances one that answers keeps the service up; the label `instance` would page once for each.
     expr = f'max by (service) (up{{job="server",service={quoted(service.name)}}}) == 0'
     hold = down_hold(configuration)
+    what = f"{literal(service.metrics_url.partition('?')[0])} has not answered a scrape"
+    if service.pushes:
+        # What pushes has no scrape that fails: the probes see whether it answers.
+        expr = f"max by (service) ({names.PROBE_SUCCESS.name}{{service={quoted(service.name)}}}) == 0"
+        what = "None of its probes has been answered"
     annotations = {
         "summary": f"{service.name} does not answer",
-        "description": f"{literal(service.metrics_url.partition('?')[0])} has not answered a scrape for "
-        f"{format_duration(hold)}: {service.name} is stopped, hangs, or cannot be reached.",
+        "description": f"{what} for {format_duration(hold)}: {service.name} is stopped, hangs, or cannot be reached.",
         "title": service.name,
         **links.of(service.name, "", DOWN),
     }

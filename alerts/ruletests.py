@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from anvil_monitor.exporter import names
 from anvil_monitor.targets import Capacity, Configuration, Level, Percentile, Service, Target, format_promql_duration
 
 from . import templates, yamltext
 from .rulefile import COMMENT, Alerting
-from .rules import DOWN, LIMIT, MISSED, NO_DATA, RATIO, VALUE, Links, number, quoted, rule_groups
+from .rules import DOWN, ESTIMATE, LIMIT, MISSED, NO_DATA, RATIO, VALUE, Links, number, quoted, rule_groups
 from .scenes import STOCK_EDGES, Scene, Series, gauge
 
 RULE_FILE: Final = "rules.yml"
@@ -29,6 +30,7 @@ class Condition:
     value: float
     since: float
     until: float = math.inf
+    estimated: bool = False
 
     def fires(self, at: float, step: float) -> bool:
         """Whether the alert fires in the evaluation at ``at``, evaluated every ``step`` seconds from 0 on."""
@@ -40,7 +42,11 @@ class Condition:
     @property
     def alert(self) -> dict[str, Any]:
         labels = dict(sorted(self.rule.labels.items()))
-        texts = {name: templates.expand(text, labels, self.value) for name, text in self.rule.annotations.items()}
+        found = [templates.Element({}, 1.0)] if self.estimated else []
+        texts = {
+            name: templates.expand(text, labels, self.value, query=lambda _: found)
+            for name, text in self.rule.annotations.items()
+        }
         return {"exp_labels": labels, "exp_annotations": dict(sorted(texts.items()))}
 
 
@@ -86,6 +92,7 @@ class _Writer:
             yield from self.sparse(scene)
             yield self.idle(scene)
             yield self.no_data(scene)
+            yield from self.estimated(scene)
         yield from self.down(service)
 
     def fires_and_recovers(self, scene: Scene) -> dict[str, Any]:
@@ -186,6 +193,19 @@ class _Writer:
         return self.test(target, "says that there is no data, and when there is again", values,
                          {NO_DATA: (quiet, [silent]), MISSED: ((fires,), [])})  # fmt: skip
 
+    def estimated(self, scene: Scene) -> Iterable[dict[str, Any]]:
+        """A histogram without an edge at the limit: the message says that it is an estimate."""
+        target = scene.target
+        if not isinstance(target.indicator, Percentile):
+            return
+        fires = scene.starts + _up(target.hold, self.step)
+        edge = f"le={quoted(number(target.limit))}"
+        series = {name: text for name, text in scene.missed(self.count(fires) + 3, 1).items() if edge not in name}
+        rule = self.rules[MISSED, target.service, target.name]
+        condition = Condition(rule, scene.bad_value, scene.starts, estimated=True)
+        yield self.test(target, "says that it is an estimate without a bucket edge at its limit", series,
+                        {MISSED: ((fires,), [condition])}, [self.recorded(target, ESTIMATE, 1, fires)])  # fmt: skip
+
     def down(self, service: Service) -> Iterable[dict[str, Any]]:
         """The service stops answering, and answers again."""
         rule, step = self.rules[DOWN, service.name, ""], self.step
@@ -193,9 +213,11 @@ class _Writer:
         back = fires + 2 * step
         ends = back + _up(rule.keep, step)
         up = f'up{{job="server",service={quoted(service.name)},instance="a"}}'
+        if service.pushes:
+            up = f'{names.PROBE_SUCCESS.name}{{service={quoted(service.name)},url="a"}}'
         runs = ((1, 2), (0, self.count(back) - 2), (1, self.count(ends - back) + 2))
         times = (fires - step, fires, ends - step, ends)
-        yield self.test(service, "fires when no scrape is answered, and recovers", {up: gauge(runs)},
+        yield self.test(service, "fires when nothing is answered, and recovers", {up: gauge(runs)},
                         {DOWN: (times, [Condition(rule, 0, 2 * step, back)])})  # fmt: skip
         end = ends + 2 * step
         hiccup = gauge(((1, 2), (0, max(1, self.count(_up(rule.hold, step)) - 1)), (1, self.count(end))))

@@ -17,7 +17,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,8 +90,11 @@ async def run(
             board.update(at, engine.instant, engine.range, rules.alerts())
             look[0] = pipeline.update(_alerts(rules))
 
+        def expand(text: str, labels: Mapping[str, str], value: float, query: templates.Query) -> str:
+            return templates.expand(text, labels, value, query=query)
+
         groups = rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE)
-        rules = RuleManager(groups, engine.instant, store.append, templates.expand, rule_thread, evaluated)
+        rules = RuleManager(groups, engine.instant, store.append, expand, rule_thread, evaluated)
         monitor = configuration.monitor
         scrapers = [
             Scraper(endpoint, store, http, monitor.scrape_interval, monitor.scrape_timeout, environ)

@@ -74,7 +74,7 @@ def check(root: Path, configuration: Configuration) -> list[str]:
 
 def _prometheus(configuration: Configuration) -> dict[str, Any]:
     monitor = configuration.monitor
-    open_services = [service for service in configuration.services if service.metrics_token is None]
+    open_services = [each for each in configuration.services if each.metrics_token is None and not each.pushes]
     jobs: list[dict[str, Any]] = [{"job_name": "exporter", "static_configs": [{"targets": [EXPORTER]}]}]
     if open_services:
         jobs.append({"job_name": "server", "static_configs": [_scraped(service) for service in open_services]})

@@ -33,7 +33,8 @@ def remote(configuration: Configuration, environ: dict[str, str]) -> list[Proble
     """Warnings about the watched servers as they are now: they may well be down while a file is checked."""
     problems: list[Problem] = []
     for service in configuration.services:
-        problems += _metrics(configuration, service, environ) + _processes(service)
+        problems += [] if service.pushes else _metrics(configuration, service, environ)
+        problems += _processes(service)
     return problems
 
 

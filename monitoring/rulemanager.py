@@ -17,6 +17,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from anvil_monitor.alerts import templates
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
 
 from .promql import QueryError, Scalar, Value, Vector
@@ -28,7 +29,7 @@ RESOLVED_RETENTION = 15 * 60.0
 Batch: TypeAlias = list[tuple[Labels, float]]
 Query: TypeAlias = Callable[[str, float], Value]
 Write: TypeAlias = Callable[[int, Batch], object]
-Expand: TypeAlias = Callable[[str, Mapping[str, str], float], str]
+Expand: TypeAlias = Callable[[str, Mapping[str, str], float, templates.Query], str]
 
 
 class State(enum.StrEnum):
@@ -162,12 +163,16 @@ def _alerting(rule: Alerting, memory: RuleState, at: float, query: Query, expand
 def _found(rule: Alerting, at: float, query: Query, expand: Expand) -> dict[Labels, ActiveAlert]:
     """The result's elements as fresh alerts. Templates see the element's own labels, its name included."""
     found: dict[Labels, ActiveAlert] = {}
+
+    def ask(expr: str) -> list[templates.Element]:
+        return [templates.Element(dict(labels), value) for labels, value in _vector(query(expr, at))]
+
     for element, value in _vector(query(rule.expr, at)):
         original = dict(element)
 
         def fill(text: str, original: dict[str, str] = original, value: float = value) -> str:
             try:
-                return expand(text, original, value) if "{{" in text else text
+                return expand(text, original, value, ask) if "{{" in text else text
             except Exception as error:  # noqa: BLE001  as in Prometheus: a bad template never silences its alert
                 return f"<error expanding template: {error}>"
 

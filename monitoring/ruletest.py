@@ -51,8 +51,8 @@ class Embedded:
                 if rule.health == "err":
                     raise RuleError(rule.error)
 
-    def _expand(self, text: str, labels: Mapping[str, str], value: float) -> str:
-        return templates.expand(text, labels, value, self._external_labels)
+    def _expand(self, text: str, labels: Mapping[str, str], value: float, query: templates.Query) -> str:
+        return templates.expand(text, labels, value, self._external_labels, query)
 
     def firing(self) -> Iterable[tuple[Mapping[str, str], Mapping[str, str]]]:
         for _, state in self._groups:

@@ -65,6 +65,7 @@ def endpoints(configuration: Configuration, exporter_url: str | None) -> tuple[E
             service.metrics_token,
         )
         for service in configuration.services
+        if not service.pushes
     ]
     if exporter_url:
         labels = {"job": "exporter", "instance": _instance(exporter_url)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from anvil_monitor.alerts.model import Alert
+from anvil_monitor.alerts.rules import ESTIMATE, RATIO, SAMPLES, VALUE
 from anvil_monitor.targets import Capacity, Configuration, Target
 
 from .promql import Matrix, QueryError, Value, Vector
@@ -24,7 +25,7 @@ Key: TypeAlias = tuple[str, str]
 HISTORY_SECONDS: Final = 15 * 60.0
 HISTORY_SHORTEST: Final = 60.0
 HISTORY_POINTS: Final = 180
-VALUE, RATIO, SAMPLES = "target:value", "target:ratio", "target:samples"
+SERIES: Final = (VALUE, RATIO, SAMPLES, ESTIMATE)
 
 # What the samples of a counted target are, for "too few requests to judge".
 COUNTED: Final = {
@@ -39,8 +40,9 @@ class TargetStatus:
     """One target at one instant. ``value`` is in base units, None without data; ``since`` is when ``state`` began.
 
     ``ratio`` is over 1 when the promise is broken, whichever way it points; ``fill`` is value over limit, for a bar.
-    ``history`` is (Unix seconds, value or None) over the last quarter of an hour, or since the start. ``alert`` is the
-    state of its ``TargetMissed``, empty where there is none.
+    ``estimated``: the value is the best that the data allow, not exact. ``history`` is (Unix seconds, value or None)
+    over the last quarter of an hour, or since the start. ``alert`` is the state of its ``TargetMissed``, empty where
+    there is none.
     """
 
     target: Target
@@ -52,13 +54,14 @@ class TargetStatus:
     note: str
     alert: str
     history: tuple[tuple[float, float | None], ...]
+    estimated: bool = False
 
     @property
     def text(self) -> str:
-        """The value as a person would write it."""
+        """The value as a person would write it; ``≈`` before an estimate."""
         if self.value is None:
             return "waiting" if self.state == "waiting" else "no data"
-        return self.target.text(self.value)
+        return ("≈ " if self.estimated else "") + self.target.text(self.value)
 
     @property
     def fill(self) -> float | None:
@@ -83,6 +86,7 @@ class TargetStatus:
             "ratio": _number(self.ratio),
             "fill": _number(self.fill),
             "samples": _number(self.samples),
+            "estimated": self.estimated,
             "state": self.state,
             "since": self.since,
             "note": self.note,
@@ -114,7 +118,7 @@ class Board:
     ) -> None:
         """Read the recorded series as they stand at ``at``. A query that fails is told in ``problem``."""
         try:
-            values, ratios, samples = (_by_target(query(name, at)) for name in (VALUE, RATIO, SAMPLES))
+            values, ratios, samples, estimates = (_by_target(query(name, at)) for name in SERIES)
             history = self._history(at, query_range)
         except QueryError as error:
             self.problem = f"the targets cannot be read: {error}"
@@ -129,6 +133,7 @@ class Board:
                 samples.get(key),
                 states.get(key, ""),
                 history.get(key, ()),
+                estimated=key in estimates,
             )
             for target in self._configuration.targets
             for key in [(target.service, target.name)]
@@ -152,6 +157,8 @@ class Board:
         samples: float | None,
         alert: str,
         history: tuple[tuple[float, float | None], ...],
+        *,
+        estimated: bool = False,
     ) -> TargetStatus:
         key = (target.service, target.name)
         state, note = self._state(target, at, value, ratio, samples)
@@ -160,7 +167,8 @@ class Board:
         before = self._since.get(key)
         if before is None or before[0] != state:
             self._since[key] = (state, at)
-        return TargetStatus(target, value, ratio, samples, state, self._since[key][1], note, alert, history)
+        since = self._since[key][1]
+        return TargetStatus(target, value, ratio, samples, state, since, note, alert, history, estimated)
 
     def _state(
         self, target: Target, at: float, value: float | None, ratio: float | None, samples: float | None

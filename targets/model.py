@@ -147,6 +147,11 @@ class Service:
     pages: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
 
+    @property
+    def pushes(self) -> bool:
+        """Whether its metrics come over OTLP instead of being fetched."""
+        return not self.metrics_url
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:

@@ -118,10 +118,9 @@ MISTAKES = {
         "no label name",
     ),
     "a template that is not known": (
-        "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    annotations:\n"
-        "      a: x\n      b: '{{ query \"up\" }}'",
+        'groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    annotations:\n      a: x\n      b: \'{{ reReplaceAll "a" "b" "c" }}\'',
         8,
-        "'query' is not supported in a template",
+        "'reReplaceAll' is not supported in a template",
     ),
     "a list where a text belongs": ("groups:\n- name: g\n  rules:\n  - alert: [A]\n    expr: up", 4, "one value"),
     "a text where a list belongs": ("groups: x", 1, "must be a list"),
@@ -145,7 +144,7 @@ def test_a_mistake_is_named_with_its_line(text: str, line: int, says: str) -> No
     assert len(caught.value.problems) <= 2
 
 
-# Refused here only: a limit and a second document are not acted on, `query` is not part of the subset of templates.
+# Refused here only: a limit and a second document are not acted on, and templates are a subset.
 OURS = ("a limit", "two documents", "a template that is not known")
 
 

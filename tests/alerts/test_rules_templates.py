@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import struct
 import subprocess
 from pathlib import Path
@@ -13,6 +14,35 @@ import yaml
 
 from anvil_monitor.alerts import templates
 
+BLOCKS = (
+    "{{ if true }}a{{ else }}b{{ end }}",
+    "{{ if $labels.missing }}a{{ else }}b{{ end }}",
+    "{{ if $value }}a{{ end }}.",
+    '{{ if eq $labels.x "it\'s 3" }}three{{ else if ne $labels.x "it\'s 4" }}other{{ else }}four{{ end }}',
+    "{{ if gt $value 100.0 }}large{{ else if lt $value 0.0 }}below{{ else }}small{{ end }}",
+    "{{ if and (ge $value 0.0) (le $value 1e6) }}in{{ end }}{{ if or false $labels.x }}x{{ end }}",
+    "{{ if not $value }}0{{ end }}",
+    "{{ and 0 1 }} {{ and 1 2 }} {{ or 0 `` }}. {{ or `a` 1 }} {{ and 1 2 3 }} {{ or 0 0 `x` }}",
+    "{{ with $labels.x }}{{ . }}{{ else }}none{{ end }}",
+    "{{ with $labels.missing }}{{ . }}{{ else }}none{{ end }}",
+    "{{ with $x := $labels.x }}{{ $x }} {{ . }}{{ end }}",
+    '{{ with query "nothing" }}{{ . | first | value }}{{ else }}nothing found{{ end }}',
+    '{{ query (printf "m{x=%q}" $labels.x) | first | value | humanize }}',
+    '{{ with printf "m{x=%q}" $labels.x | query }}{{ . | first | label "x" }} {{ (first .).Value }}{{ end }}',
+    '{{ with query (printf "m{x=%q}" $labels.x) }}{{ (index . 0).Labels.x }} {{ (. | first).Labels.none }}{{ end }}',
+    '{{ range query (printf "m{x=%q}" $labels.x) }}{{ .Labels.x }}={{ .Value | humanize }};{{ end }}',
+    '{{ range $i, $e := query "m" | sortByLabel "x" }}{{ if lt $i 3 }}{{ $i }} {{ $e.Labels.x }}{{ end }}{{ end }}',
+    '{{ range $e := query "nothing" }}{{ $e }}{{ else }}none{{ end }}',
+    "{{ range $k, $v := $labels }}{{ $k }}={{ $v }} {{ end }}",
+    "{{ range $labels }}{{ . }} {{ $.Value }} {{ $value }};{{ end }}",
+    "{{ $n := 0 }}{{ range $labels }}{{ $n = 1 }}{{ end }}{{ $n }}",
+    "{{ $n := 0 }}{{ if true }}{{ $n := 2 }}{{ $n }}{{ end }}{{ $n }}",
+    "{{ $a := $value }}{{ $b := $a | humanize }}{{ $b }} {{ $a }}",
+    "a\n{{- if true }}\n  b\n{{- end }}\nc",
+    "{{ print 1 2 `a` `b` 3 }} {{ println 1 `a` }}{{ len $labels.x }} {{ len $labels }}",
+    "{{ print true }} {{ true }} {{ eq 1 1 }} {{ eq `a` `b` `a` }}",
+    '{{ tableLink "up{x=\\"1 2\\"}" }} {{ graphLink "a+b" }}',
+)
 FUNCTIONS = ("humanize", "humanize1024", "humanizeDuration", "humanizePercentage")
 VERBS = (
     "%v",
@@ -119,11 +149,23 @@ def _agrees(tmp_path: Path, values: list[float], texts: list[str]) -> None:
     annotations = {f"a{index:03d}": text for index, text in enumerate(texts)}
     group = {"name": "g", "rules": [{"alert": "A", "expr": "m", "annotations": annotations}]}
     series, expected = [], []
+
+    def query(expression: str) -> list[templates.Element]:
+        """The stand-in for a query engine: ``m`` is every series, ``m{x="it's 3"}`` one, ``nothing`` none."""
+        wanted = re.fullmatch(r'm(?:\{x="it\'s (\d+)"\})?|nothing', expression)
+        assert wanted, expression
+        found = [(number, value) for number, value in enumerate(values) if wanted[1] in (None, str(number))]
+        return [
+            templates.Element({"__name__": "m", "x": f"it's {number}"}, value)
+            for number, value in found
+            if expression != "nothing"
+        ]
+
     for number, value in enumerate(values):
         x = f"it's {number}"
         labels = {"__name__": "m", "x": x}
         series.append({"series": f'm{{x="{x}"}}', "values": repr(value).replace("inf", "Inf")})
-        expanded = {name: templates.expand(text, labels, value) for name, text in annotations.items()}
+        expanded = {name: templates.expand(text, labels, value, query=query) for name, text in annotations.items()}
         expected.append({"exp_labels": {"x": x}, "exp_annotations": expanded})
     asked = [{"eval_time": "0m", "alertname": "A", "exp_alerts": expected}]
     tests = [{"interval": "1m", "input_series": series, "alert_rule_test": asked}]
@@ -150,6 +192,13 @@ def test_texts_and_verbs_print_as_promtool_prints_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("promtool")
+@pytest.mark.parametrize("text", BLOCKS)
+def test_blocks_and_queries_print_as_promtool_prints_them(text: str, tmp_path: Path) -> None:
+    """Conditions, loops, variables and what ``query`` finds come out as under promtool."""
+    _agrees(tmp_path, [0.0, 1.0, 2.5, 1e3, -4.0, 123456.0], [text])
+
+
+@pytest.mark.needs("promtool")
 def test_random_numbers_print_as_promtool_prints_them(tmp_path: Path) -> None:
     """A thousand seeded numbers of every size, through every number function, print as under promtool."""
     random.seed(20)
@@ -168,10 +217,23 @@ def test_random_numbers_print_as_promtool_prints_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "{{ if true }}x{{ end }}",
-        "{{ range query `up` }}{{ end }}",
+        "{{ if true }}x",
+        "{{ if }}x{{ end }}",
+        "{{ end }}",
+        "{{ else }}",
+        "{{ if true }}{{ else }}{{ else }}{{ end }}",
+        "{{ with $x := 1 }}{{ end }}{{ $x }}",
+        "{{ $x = 1 }}",
+        "{{ define `x` }}{{ end }}",
+        "{{ template `x` }}",
+        "{{ range $a, $b, $c := query `up` }}{{ end }}",
+        "{{ break }}",
+        "{{ reReplaceAll `a` `b` `c` }}",
+        "{{ query }}",
         "{{ $value",
-        "{{ query `up` | first | value }}",
+        "{{ $value.x }}",
+        "{{ .Nothing }}",
+        "{{ if true }}{{ .Nothing }}{{ end }}",
         "{{ $x }}",
         "{{ $labels.a.b }}",
         "{{ humanize }}",
@@ -197,7 +259,32 @@ def test_what_is_not_supported_is_refused(text: str) -> None:
         templates.parse(text)
 
 
-def test_an_error_while_expanding_becomes_text() -> None:
-    """A number function on text that is no number gives Prometheus's error text, not an exception."""
-    text = templates.expand("{{ $labels.x | humanize }}", {"x": "nine"}, 1.0)
-    assert text.startswith("<error expanding template: ")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ $labels.x | humanize }}",
+        "{{ if gt $value 100 }}mixed types{{ end }}",
+        "{{ range $value }}x{{ end }}",
+        "{{ first (query `nothing`) }}",
+        "{{ index (query `nothing`) 0 }}",
+        "{{ query `m` }}",
+        "{{ query `(` }}",
+        "{{ $x := query `m` }}{{ range $x }}{{ range $x }}{{ range $x }}{{ range $x }}long{{ end }}"
+        "{{ end }}{{ end }}{{ end }}",
+    ],
+)
+def test_an_error_while_expanding_becomes_text(text: str) -> None:
+    """What goes wrong gives Prometheus's kind of error text, not an exception, and never a text without end."""
+
+    def query(expression: str) -> list[templates.Element]:
+        if expression == "(":
+            raise ValueError("unclosed left parenthesis")
+        return [templates.Element({}, 1.0)] * (100 if expression == "m" else 0)
+
+    found = templates.expand(text, {"x": "nine"}, 1.0, query=query)
+    assert found.startswith("<error expanding template: ")
+
+
+def test_a_template_that_asks_needs_somebody_to_ask() -> None:
+    """``query`` without a query engine is an error text, as any other mistake."""
+    assert "nothing to be asked" in templates.expand("{{ query `up` | len }}", {}, 1.0)

@@ -49,7 +49,7 @@ def test_init_writes_what_the_defaults_say(tmp_path: Path, capsys: pytest.Captur
 def test_every_commented_key_of_the_template_is_allowed() -> None:
     """Taking the ``#`` away from every commented setting gives a file without an unknown key."""
     text = (resources.files("anvil_monitor.targets") / "template.toml").read_text(encoding="utf-8")
-    keys = [line for line in text.splitlines() if not re.match(r"# (port|pid_file) =", line)]
+    keys = [line for line in text.splitlines() if not re.match(r"# (port|pid_file|container) =", line)]
     configuration = parse("\n".join(re.sub(r"^# (?=\[|[a-z_]+ = )", "", line) for line in keys))
     assert [channel.name for channel in configuration.channels] == ["team", "on-call"]
 

@@ -61,6 +61,18 @@ def test_the_state_of_a_target(what: str, arguments: tuple[str, float], state: s
         assert status.note
 
 
+def test_an_estimate_is_marked() -> None:
+    """Where ``target:estimate`` stands beside the value, the text says ``≈`` and the JSON says so too."""
+    store, board = Store(), Board(CONFIGURATION, NOW)
+    name = "api_response_time"
+    store.append(round(NOW * 1000), [(series("target:value", name), 0.142), (series("target:estimate", name), 1)])
+    engine = Engine(store)
+    board.update(NOW, engine.instant, engine.range, [])
+    status = next(status for status in board.targets if status.target.name == name)
+    assert (status.text, status.to_json()["estimated"]) == ("≈ 142 ms", True)
+    assert not judged(name, 0.142).estimated
+
+
 def test_a_target_that_falls_silent_has_no_data_at_once() -> None:
     """After a first value an absent one is no data, not waiting, and since counts from the change."""
     store, board = Store(), Board(CONFIGURATION, NOW)

@@ -85,8 +85,8 @@ def test_its_own_metrics_and_health(start: Callable[..., Any], until: Callable[.
     for name in ("system_memory_usage_bytes", "anvil_monitor_series", "process_count"):
         assert f"\n{name}" in text, name
     until(lambda: running.http.get("/api/v1/targets").json()["data"]["activeTargets"][0]["health"] == "up")
-    names = running.http.get("/api/v1/label/__name__/values").json()["data"]
-    assert {"up", "target:value", "target:limit", "scrape_duration_seconds"} <= set(names)
+    wanted = {"up", "target:value", "target:limit", "scrape_duration_seconds"}
+    until(lambda: wanted <= set(running.http.get("/api/v1/label/__name__/values").json()["data"]))
 
 
 def test_unknown_paths_and_wrong_methods(start: Callable[..., Any]) -> None:

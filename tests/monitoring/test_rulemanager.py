@@ -54,7 +54,9 @@ class Play:
         if result is not None:
             self.result = result
         self.written = {}
-        evaluate(self.group, self.state, at, self.query, self.write, lambda text, labels, value: f"{labels}{value:g}")
+        evaluate(
+            self.group, self.state, at, self.query, self.write, lambda text, labels, value, query: f"{labels}{value:g}"
+        )
         return self.state.rules[0]
 
     def alerts(self) -> dict[str, float]:
@@ -239,7 +241,7 @@ def test_rules_of_a_group_see_each_other() -> None:
     )
     group = Group("g", 5.0, rules)
     state = GroupState.of(group)
-    evaluate(group, state, 100.0, engine.instant, store.append, lambda text, labels, value: text)
+    evaluate(group, state, 100.0, engine.instant, store.append, lambda text, labels, value, query: text)
     assert [rule.health for rule in state.rules] == ["ok", "err", "ok"]
     assert state.rules[2].state == "firing"
     assert engine.instant("ALERTS", 100.0) == Vector(
@@ -277,7 +279,12 @@ def test_the_manager_evaluates_each_slot_once_and_counts_the_missed() -> None:
 
         with Threads(1, "rules") as thread:
             manager = RuleManager(
-                [Group("g", 0.02, ())], lambda e, t: Scalar(t, 1), lambda t, b: None, lambda t, x, y: t, thread, after
+                [Group("g", 0.02, ())],
+                lambda e, t: Scalar(t, 1),
+                lambda t, b: None,
+                lambda t, x, y, z: t,
+                thread,
+                after,
             )
             task = asyncio.create_task(manager.run())
             await asyncio.wait_for(done.wait(), 10)
