@@ -118,9 +118,10 @@ MISTAKES = {
         "no label name",
     ),
     "a template that is not known": (
-        'groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    annotations:\n      a: x\n      b: \'{{ reReplaceAll "a" "b" "c" }}\'',
+        "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    annotations:\n"
+        "      a: x\n      b: '{{ define `x` }}'",
         8,
-        "'reReplaceAll' is not supported in a template",
+        "'define' is not supported in a template",
     ),
     "a list where a text belongs": ("groups:\n- name: g\n  rules:\n  - alert: [A]\n    expr: up", 4, "one value"),
     "a text where a list belongs": ("groups: x", 1, "must be a list"),
