@@ -1,30 +1,36 @@
-"""``instrument(app)``: the one line that makes a FastAPI or Starlette server a measured one."""
+"""``instrument(app)``: the one line that makes a server a measured one."""
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from anvil_monitor.targets import Configuration, Service, find_configuration, histogram_limits, load
 
-from . import names
-from .asgi import Application, Receive, Scope, Send, header, respond
+from . import names, wsgi
+from .asgi import Application
 from .beacon import SCALE_EDGES, Beacon
 from .database import Database
-from .exposition import CONTENT_TYPE, render
+from .endpoint import Endpoint
+from .eventloop import lag_of
+from .exposition import render
 from .folder import pages_folder
-from .measures import Measures
+from .frameworks import Asked, Said, SaidByEnviron, hook_django, hook_flask, hook_quart, search_url_map
+from .measures import Measures, Templates
 from .merge import families
 from .middleware import Middleware
 from .names import BYTES_EDGES, DATABASE_EDGES, LAG_EDGES, PAGE_LOAD_EDGES, SECONDS_EDGES, Metric
 from .pagetemplates import PageTemplates
+from .publisher import publisher
 from .reader import Reader
 from .recorder import Recorder, recorder_for
 from .routes import Routes
+from .telemetry import still
+from .workers import families as process_families
+from .wsgi import WsgiApplication, WsgiMiddleware
 
 logger = logging.getLogger("anvil_monitor.exporter")
 
@@ -50,6 +56,21 @@ def histogram_edges(configuration: Configuration, service: str) -> dict[str, tup
     }
 
 
+class Options(TypedDict, total=False):
+    """What :func:`instrument` can be told; the meanings are there."""
+
+    service: str | None
+    configuration: Configuration | str | os.PathLike[str] | None
+    engine: Any
+    metrics_path: str
+    beacon_path: str
+    directory: str | os.PathLike[str] | None
+    traces: bool
+    meters: bool
+    registry: bool
+    route: Callable[[Any], str | None] | None
+
+
 class Instrument:
     """What :func:`instrument` has put round an application."""
 
@@ -58,6 +79,10 @@ class Instrument:
         self._edges = edges
         self._reader = Reader(recorder.folder)
         self._database = Database(recorder, edges[names.DB_DURATION.name])
+        self._endpoint = Endpoint(service, self._scraped)
+        self._route: Callable[[Any], str | None] | None = None
+        self._paths = ("/metrics", "/anvil-monitor/beacon")
+        self._traces = False
 
     @property
     def folder(self) -> Path:
@@ -68,51 +93,41 @@ class Instrument:
         """The metrics of all workers, in the Prometheus text format 0.0.4."""
         page = self.recorder.page
         private = page.bytes() if page is not None and self.recorder.private else None
-        return render(families(self._reader.totals(private), self._edges, private is not None))
+        totals = self._reader.totals(private)
+        return render([*families(totals, self._edges, private is not None), *process_families(totals.pids)])
+
+    def _scraped(self, openmetrics: bool) -> str:
+        publisher.flush()
+        return self.metrics()
 
     def watch(self, engine: Any) -> None:
         """Time the queries of ``engine``, a SQLAlchemy ``Engine`` or ``AsyncEngine``."""
         self._database.watch(engine)
 
-    def wrap(self, app: Application, routes: Routes, metrics_path: str, beacon_path: str) -> Middleware:
-        pages = PageTemplates(self.service.pages, routes)
+    def wrap(self, app: Application, templates: Templates) -> Middleware:
+        """``app``, an ASGI application, measured."""
+        measures = self._measures(templates)
+        lag = lag_of(self.recorder, self._edges[names.EVENT_LOOP_LAG.name])
+        made = Middleware(app, measures, self._own(templates), lag)
+        made.instrument = self
+        return made
+
+    def wrap_wsgi(self, app: WsgiApplication, templates: Templates) -> WsgiMiddleware:
+        """``app``, a WSGI application, measured."""
+        own = {path: wsgi.bridge(each) for path, each in self._own(templates).items() if each is not self._endpoint}
+        own[self._paths[0]] = wsgi.metrics(self._endpoint)
+        made = WsgiMiddleware(app, self._measures(templates), own)
+        made.instrument = self
+        return made
+
+    def _measures(self, templates: Templates) -> Measures:
+        return Measures(self.recorder, Asked(self._route, templates) if self._route else templates, self._edges)
+
+    def _own(self, templates: Templates) -> Mapping[str, Application]:
+        metrics_path, beacon_path = self._paths
+        pages = PageTemplates(self.service.pages, templates)
         beacon = Beacon(self.recorder, pages, self._edges, self.service.origins)
-        own: dict[str, Application] = {
-            metrics_path: self.answer,
-            beacon_path: beacon.ingest,
-            f"{beacon_path}.js": beacon.script,
-        }
-        measures = Measures(self.recorder, routes, self._edges)
-        return Middleware(app, measures, own)
-
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """``GET /metrics``. With ``metrics_token`` in the configuration, for its bearer only."""
-        if scope["method"] not in ("GET", "HEAD"):
-            await respond(send, 405, headers=[("allow", "GET, HEAD")])
-            return
-        status, reason = self._allowed(scope)
-        if status != 200:
-            await respond(
-                send, status, reason.encode(), headers=[("www-authenticate", "Bearer")] if status == 401 else []
-            )
-            return
-        # In a thread: reading files and writing text is no work for the loop that answers requests.
-        text = await asyncio.get_running_loop().run_in_executor(None, self.metrics)
-        await respond(send, 200, text.encode(), CONTENT_TYPE, head=scope["method"] == "HEAD")
-
-    def _allowed(self, scope: Scope) -> tuple[int, str]:
-        token = self.service.metrics_token
-        if token is None:
-            return 200, ""
-        try:
-            expected = f"Bearer {token.reveal(dict(os.environ))}"
-        except LookupError as error:
-            logger.error("metrics_token of service %s: %s", self.service.name, error.args[0])
-            return 503, "the metrics_token of this service cannot be read; see the server's log\n"
-        given = header(scope, b"authorization")
-        if hmac.compare_digest(given.encode(), expected.encode()):
-            return 200, ""
-        return 401, "this service's metrics ask for the bearer token that metrics_token names\n"
+        return {metrics_path: self._endpoint, beacon_path: beacon.ingest, f"{beacon_path}.js": beacon.script}
 
     def close(self) -> None:
         """Give this process's page up, as its end would. For tests: nothing may be recorded afterwards."""
@@ -122,39 +137,81 @@ class Instrument:
 def instrument(
     app: Any, *, service: str | None = None, configuration: Configuration | str | os.PathLike[str] | None = None,
     engine: Any = None, metrics_path: str = "/metrics", beacon_path: str = "/anvil-monitor/beacon",
-    directory: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None, traces: bool = False, meters: bool = True, registry: bool = True,
+    route: Callable[[Any], str | None] | None = None,
 ) -> Instrument:  # fmt: skip
-    """Measure ``app`` (FastAPI or Starlette): requests, and with ``engine`` (SQLAlchemy) queries, over all workers.
+    """Measure ``app`` (FastAPI, Starlette, Litestar, Quart or Flask) over all its workers.
 
     ``configuration``: a loaded one or the path of a ``monitor.toml``; without it the one that ``ANVIL_MONITOR_CONFIG``
     names or that stands in the working directory, else the defaults. ``service``: its name there, by default the
     first. ``directory``: where the pages of the workers go. ``app`` answers ``GET metrics_path``, ``POST beacon_path``
     and ``GET beacon_path.js`` itself from now on. Call it where the application is made; a second call changes nothing.
 
+    ``engine`` (SQLAlchemy): time its queries, too. ``meters``: what is recorded through OpenTelemetry's API comes out
+    of ``/metrics``; ``registry``: so does what is in ``prometheus_client``'s registry. ``traces``: spans through
+    opentelemetry-instrumentation-fastapi (needs ``anvil-monitor[traces]``). ``route``: a function of your own that
+    gets the ASGI scope or WSGI environ after the answer and gives the route template, or ``None`` for "as usual".
+
     Raises ``ConfigurationError`` with every mistake of the file, ``LookupError`` for a service that it does not have,
-    and ``TypeError`` for an application of another kind.
+    ``ImportError`` for ``traces`` without its packages, and ``TypeError`` for an application of another kind: those
+    are wrapped by :func:`instrument_asgi` and :func:`instrument_wsgi`.
     """
-    known = getattr(app, "_anvil_monitor", None)
-    if isinstance(known, Instrument):
+    known = instrument_of(app)
+    if known is not None:
         return known
-    if not hasattr(app, "build_middleware_stack"):
-        raise TypeError(f"instrument(app) takes a FastAPI or Starlette application, not {type(app).__name__}")
+    kind = _kind(app)
+    if kind is None:
+        raise TypeError(
+            "instrument(app) takes a FastAPI, Starlette, Litestar, Quart or Flask application, not "
+            f"{type(app).__name__}; any other (Django …) is wrapped: app = instrument_asgi(app) or instrument_wsgi(app)"
+        )
     made = _make(service, configuration, directory)
-    routes = Routes(app)
-    build = app.build_middleware_stack
+    made._paths, made._route = (metrics_path, beacon_path), route
+    if traces:
+        from .traces import trace
 
-    def measured_stack() -> Middleware:
-        return made.wrap(build(), routes, metrics_path, beacon_path)
-
-    # Outermost, whatever middleware is added later: what an error page costs and answers is measured too.
-    app.build_middleware_stack = measured_stack
-    if app.middleware_stack is not None:
-        app.middleware_stack = made.wrap(app.middleware_stack, routes, metrics_path, beacon_path)
-    app._anvil_monitor = made
-    _still(app)
-    if engine is not None:
-        made.watch(engine)
+        trace(app, made.service.name)
+        made._traces = True
+    kind(made, app)
+    _open(made, engine, meters, registry)
     return made
+
+
+def instrument_asgi(app: Application, **options: Unpack[Options]) -> Application:
+    """``app``, any ASGI application, measured: serve what this gives. The options are those of :func:`instrument`.
+
+    Django's routes are found; of another framework ``scope["path_template"]`` or ``route=`` says them, else every
+    request has the route ``(unmatched)``.
+    """
+    if instrument_of(app) is not None or _kind(app) is not None:
+        instrument(app, **options)
+        return app
+    made = _made(options)
+    if options.get("traces"):
+        from .traces import traced
+
+        app = traced(app, made.service.name)
+    wrapped = made.wrap(app, Said(hook_django(app)))
+    _open(made, options.get("engine"), options.get("meters", True), options.get("registry", True))
+    return wrapped
+
+
+def instrument_wsgi(app: WsgiApplication, **options: Unpack[Options]) -> WsgiApplication:
+    """``app``, any WSGI application, measured: serve what this gives. The options are those of :func:`instrument`.
+
+    Routes of Django and of everything on Werkzeug are found; of another framework ``route=`` says them.
+    """
+    if instrument_of(app) is not None or _kind(app) is not None:
+        instrument(app, **options)
+        return app
+    made = _made(options)
+    if options.get("traces"):
+        from .traces import refuse_wsgi
+
+        refuse_wsgi(app)
+    wrapped = made.wrap_wsgi(app, SaidByEnviron(app, hook_django(app)))
+    _open(made, options.get("engine"), options.get("meters", True), options.get("registry", True))
+    return wrapped
 
 
 def instrument_engine(
@@ -163,6 +220,81 @@ def instrument_engine(
 ) -> None:  # fmt: skip
     """Time the queries of ``engine``, a SQLAlchemy ``Engine`` or ``AsyncEngine``; the rest as in :func:`instrument`."""
     _make(service, configuration, directory).watch(engine)
+
+
+def instrument_of(app: Any) -> Instrument | None:
+    """What ``app`` has been instrumented with, if it has been."""
+    for place in (app, getattr(app, "asgi_handler", None)):
+        for name in ("_anvil_monitor", "instrument"):
+            known = getattr(place, name, None)
+            if isinstance(known, Instrument):
+                return known
+    return None
+
+
+def _starlette(made: Instrument, app: Any) -> None:
+    routes = Routes(app)
+    build = app.build_middleware_stack
+
+    def measured_stack() -> Middleware:
+        still(app, made._traces)  # once more: applications have been mounted since
+        return made.wrap(build(), routes)
+
+    # Outermost, whatever middleware is added later: what an error page costs and answers is measured too.
+    app.build_middleware_stack = measured_stack
+    if app.middleware_stack is not None:
+        app.middleware_stack = made.wrap(app.middleware_stack, routes)
+    app._anvil_monitor = made
+    still(app, made._traces)
+
+
+def _litestar(made: Instrument, app: Any) -> None:
+    app.asgi_handler = made.wrap(app.asgi_handler, Said())
+
+
+def _quart(made: Instrument, app: Any) -> None:
+    hook_quart(app)
+    app.asgi_app = made.wrap(app.asgi_app, Said(search_url_map(app)))
+    app._anvil_monitor = made
+
+
+def _flask(made: Instrument, app: Any) -> None:
+    hook_flask(app)
+    app.wsgi_app = made.wrap_wsgi(app.wsgi_app, SaidByEnviron(app, search_url_map(app)))
+    app._anvil_monitor = made
+
+
+# Applications are known by the attribute that lets them be wrapped in place.
+KINDS: Final[dict[str, Callable[[Instrument, Any], None]]] = {
+    "build_middleware_stack": _starlette, "asgi_handler": _litestar, "asgi_app": _quart, "wsgi_app": _flask,
+}  # fmt: skip
+
+
+def _kind(app: Any) -> Callable[[Instrument, Any], None] | None:
+    return next((wrap for name, wrap in KINDS.items() if hasattr(app, name)), None)
+
+
+def _made(options: Options) -> Instrument:
+    made = _make(options.get("service"), options.get("configuration"), options.get("directory"))
+    made._paths = options.get("metrics_path", made._paths[0]), options.get("beacon_path", made._paths[1])
+    made._route = options.get("route")
+    return made
+
+
+def _open(made: Instrument, engine: Any, meters: bool, registry: bool) -> None:
+    """The standard interfaces that others measure through."""
+    if engine is not None:
+        made.watch(engine)
+    if meters:
+        from .meters import install
+
+        install(made.recorder, made._edges)
+    if registry:
+        try:
+            from .registry import adopt
+        except ImportError:
+            return
+        adopt(made.recorder)
 
 
 def _make(
@@ -179,15 +311,3 @@ def _make(
     service = services[name] if name is not None else configuration.services[0]
     recorder = recorder_for(pages_folder(service.name, directory, os.environ))
     return Instrument(service, recorder, histogram_edges(configuration, service.name))
-
-
-def _still(app: Any) -> None:
-    """Turn FastAPI's own request metrics off, which measure the same: unless they have somewhere of their own to go."""
-    from opentelemetry import metrics
-
-    settings = getattr(app, "_telemetry", None)  # private; without it (Starlette, older FastAPI) there is nothing to do
-    if not isinstance(settings, dict) or settings.get("meter_provider") is not None:
-        return
-    # The API's own placeholder is in a private module of its package; a provider that somebody has set is not.
-    if type(metrics.get_meter_provider()).__module__.startswith("opentelemetry.metrics."):
-        settings["metrics"] = False

@@ -23,6 +23,8 @@ METHODS: Final = {
 CLIENT_LEFT: Final = "client_disconnected"
 # semconv error.type for an application that returned without an answer, or without the end of one.
 INCOMPLETE: Final = "incomplete_response"
+# Where a hook leaves the name of an exception that its framework has answered itself.
+ERROR: Final = "anvil_monitor.error"
 # Bounded, because prefixes of mounts may hold values that clients choose.
 MAX_REMEMBERED: Final = 4096
 # A client may announce any length; this many digits fit a sum of 64-bit floats without harm.

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from . import names
 from .asgi import Application, Message, Receive, Scope, Send
-from .measures import CLIENT_LEFT, INCOMPLETE, METHODS, Measures, body_length
+from .eventloop import LoopLag
+from .measures import CLIENT_LEFT, ERROR, INCOMPLETE, METHODS, Measures, body_length
 
 # The exporter's probe says who it is: its requests are no traffic, and an idle service stays idle.
 PROBE: Final = names.PROBE_AGENT.encode()
@@ -31,8 +32,12 @@ DENIED: Final = 403
 class Middleware:
     """Measures each request that it lets through to ``app``; ``own`` are endpoints that it answers itself."""
 
-    def __init__(self, app: Application, measures: Measures, own: Mapping[str, Application]) -> None:
+    def __init__(
+        self, app: Application, measures: Measures, own: Mapping[str, Application], lag: LoopLag | None = None
+    ) -> None:
         self.app, self.measures, self.own = app, measures, own
+        self.lag = lag
+        self.instrument: object = None  # set by instrument(): whose this is
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -40,6 +45,8 @@ class Middleware:
             if kind == "websocket" and "anvil_monitor" not in scope:
                 await self._websocket(scope, receive, send)
             else:
+                if kind == "lifespan" and self.lag is not None:
+                    self.lag.watch()
                 await self.app(scope, receive, send)
             return
         path: str = scope["path"]
@@ -55,6 +62,8 @@ class Middleware:
 
         scope["anvil_monitor"] = True
         exchange = Exchange(self.measures, scope, path, METHODS.get(scope["method"], "_OTHER"), send)
+        if self.lag is not None and exchange.began > self.lag.due:
+            self.lag.watch()
         length = headers.get(b"content-length")
         if length is not None:
             exchange.received = body_length(length)
@@ -146,7 +155,7 @@ class Exchange:
     def returned(self, receive: Receive) -> None:
         """The application came back; no exception explains what is missing."""
         if self.ended:
-            self._finish(str(self.status))
+            self._finish(self.scope.get(ERROR) or str(self.status))
         else:
             self._finish(CLIENT_LEFT if left(receive) else INCOMPLETE)
 
