@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -14,6 +15,7 @@ from typing import Final
 
 ENVIRONMENT_VARIABLE: Final = "ANVIL_MONITOR_PAGES"
 SALT: Final = "salt"
+SALT_SIZE: Final = 32
 
 
 def pages_folder(service: str, directory: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
@@ -33,15 +35,30 @@ def prepare(folder: Path) -> None:
     """Make ``folder``, for this user only. Raises ``OSError`` when it cannot be made or may be somebody else's.
 
     Below a temporary folder that all users share, our name could have been taken by another user: then it is refused.
+    So is one that the user has named and that others may write to: pages in it could be anybody's.
     """
-    ours = f"anvil-monitor-{os.geteuid()}"
-    if folder.parent.name == ours:
+    if folder.parent.name == f"anvil-monitor-{os.geteuid()}":
         with contextlib.suppress(FileExistsError):
             folder.parent.mkdir(mode=0o700)
-        found = folder.parent.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise PermissionError(f"{folder.parent} belongs to another user, or others may write to it")
+        _check(folder.parent, folder.parent.lstat())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(open_folder(folder))
+
+
+def open_folder(folder: Path) -> int:
+    """A descriptor of ``folder``. Raises ``OSError``, of it ``PermissionError`` for one that is not private."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check(folder, os.fstat(opened))
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _check(folder: Path, found: os.stat_result) -> None:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, f"{folder} belongs to another user, or others may write to it")
 
 
 def salt(folder: Path) -> bytes:
@@ -51,14 +68,25 @@ def salt(folder: Path) -> bytes:
     """
     path = folder / SALT
     with contextlib.suppress(FileNotFoundError):
-        return path.read_bytes()
+        return _read_salt(path)
     new = folder / f".new-{secrets.token_hex(6)}"
     new.touch(mode=0o600)
     try:
-        new.write_bytes(secrets.token_bytes(32))
+        new.write_bytes(secrets.token_bytes(SALT_SIZE))
         # A link and not a rename: of several workers that start at once, the first one's salt is everyone's.
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(new)
     finally:
         new.unlink()
-    return path.read_bytes()
+    return _read_salt(path)
+
+
+def _read_salt(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.read(fd, SALT_SIZE)
+    finally:
+        os.close(fd)
+    if len(found) < SALT_SIZE:
+        raise OSError(errno.EINVAL, f"{path} is no salt")
+    return found

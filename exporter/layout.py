@@ -42,6 +42,7 @@ MAX_KEY: Final = 1 << 16
 MAX_FOLDED: Final = 1 << 20
 MAX_KEPT_KEY: Final = 1 << 10
 MAX_HELP: Final = 1 << 10
+MAX_RECORDS: Final = 20_000  # a page's; a worker stays far below
 
 # histogram: sum, then one count a bucket (the last is +Inf). counter, gauge (levels of live workers add up): one value.
 # gauge_max, gauge_min: one value, NaN until it is set. gauge_recent: the value and when it was set, on the monotonic
@@ -208,11 +209,16 @@ def record(key: bytes, values: Sequence[float]) -> bytes:
     return RECORD.pack(RECORD.size + padded + len(data), len(key)) + key.ljust(padded, b"\0") + data
 
 
-def read_records(data: bytes, start: int = HEADER_SIZE) -> list[tuple[Key, int, int]]:
-    """``(key, first word, number of values)`` of each record from byte ``start`` on. Raises :class:`PageError`."""
+def read_records(data: bytes, start: int = HEADER_SIZE, known: int = 0) -> list[tuple[Key, int, int]]:
+    """``(key, first word, number of values)`` of each record from byte ``start`` on, where ``known`` records end.
+
+    Raises :class:`PageError`.
+    """
     found: list[tuple[Key, int, int]] = []
     end = len(data)
     while start < end:
+        if known + len(found) >= MAX_RECORDS:
+            raise PageError(f"more than {MAX_RECORDS} records")
         size, length = RECORD.unpack_from(data, start)
         first = start + RECORD.size + -(-length // 8) * 8
         if size % 8 or length > MAX_FOLDED or first > start + size or start + size > end:

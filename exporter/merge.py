@@ -9,9 +9,9 @@ from itertools import accumulate
 from operator import add
 
 from . import layout, names
-from .exposition import Family, LabelPairs, Sample, number_text
+from .exposition import Family, LabelPairs, Sample, edge_text
 from .layout import Key
-from .reader import Totals
+from .totals import Totals
 
 
 def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bool = False) -> list[Family]:
@@ -35,7 +35,7 @@ def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bo
         if key.kind == "counter":
             add_sample(key, values[0])
             continue
-        counts = values if key.edges == bounds[key.name] else _rebucket(key.edges, values, bounds[key.name])
+        counts = values if key.edges == bounds[key.name] else rebucket(key.edges, values, bounds[key.name])
         known = histograms.get((key.name, key.labels))
         histograms[key.name, key.labels] = counts if known is None else list(map(add, known, counts))
     for (name, labels), counts in histograms.items():
@@ -57,17 +57,19 @@ def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bo
 def _histogram(labels: LabelPairs, edges: tuple[float, ...], values: Sequence[float]) -> list[Sample]:
     counts = list(accumulate(values[1:]))
     samples = [
-        Sample("_bucket", pairs, count) for pairs, count in zip(_bucket_labels(labels, edges), counts, strict=True)
+        Sample("_bucket", pairs, count) for pairs, count in zip(bucket_labels(labels, edges), counts, strict=True)
     ]
     return [*samples, Sample("_sum", labels, values[0]), Sample("_count", labels, counts[-1])]
 
 
 @lru_cache(maxsize=16_384)
-def _bucket_labels(labels: LabelPairs, edges: tuple[float, ...]) -> tuple[LabelPairs, ...]:
-    return tuple((*labels, ("le", text)) for text in (*map(number_text, edges), "+Inf"))
+def bucket_labels(labels: LabelPairs, edges: tuple[float, ...]) -> tuple[LabelPairs, ...]:
+    """The labels of each bucket of the series with ``labels``."""
+    return tuple((*labels, ("le", text)) for text in (*map(edge_text, edges), "+Inf"))
 
 
-def _rebucket(old: tuple[float, ...], values: list[float], new: tuple[float, ...]) -> list[float]:
+def rebucket(old: tuple[float, ...], values: Sequence[float], new: tuple[float, ...]) -> list[float]:
+    """``values`` (the sum, then a count for each of the ``old`` edges and +Inf) as if recorded with ``new`` edges."""
     result = [values[0], *[0.0] * (len(new) + 1)]
     for edge, count in zip([*old, float("inf")], values[1:], strict=True):
         result[1 + bisect_left(new, edge)] += count

@@ -1,295 +1,297 @@
 """All pages of a folder as one: read by any worker, and by processes outside the server.
 
 Live workers' pages and the ``retired`` page, which holds what dead workers counted, are added up. Reading takes no
-lock: if ``retired`` changed meanwhile, reading begins again, so nothing is counted twice or missed. Folding dead pages
-into ``retired`` is done by one process at a time (``fold.lock``) and may be killed at any instant: the new
-``retired`` names the pages that it took in, and replaces the old one in one step, before their files are removed.
+lock: if ``retired`` changed meanwhile, reading begins again, so nothing is counted twice or missed. The pages of the
+dead are folded into ``retired`` (retired.py) by whoever reads.
+
+The folder is private. One that others may write to is not read, and in it nothing but plain files of this user: what
+is named like a page and is a link, a pipe, a folder, cut short or damaged is refused, said once, and left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
+import math
 import os
+import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from operator import add
 from pathlib import Path
 from typing import Final
 
-from . import layout, users
-from .layout import Key, PageError
-from .names import OVERFLOW, Metric
-from .page import PREFIX, SUFFIX
+from . import layout
+from .folder import open_folder
+from .layout import PageError
+from .page import FIRST_SIZE, MAX_SIZE, PREFIX, SUFFIX
+from .retired import MAX_FOLD, MAX_NAMES, RETIRED, fold_lock, folded, replace, retired_page
+from .totals import Reading, Records, Totals, total
 
 logger = logging.getLogger("anvil_monitor.exporter")
-RETIRED: Final = "retired"
-FOLD_LOCK: Final = "fold.lock"
-# Dead workers may each have had other label sets: beyond this many series they share their metric's overflow series.
-MAX_RETIRED_SERIES: Final = 8000
-MAX_PAGE: Final = 64 * 1024 * 1024
+NEW: Final = ".new-"
 ABANDONED_AFTER: Final = 60.0
+# Temporary folders are swept of files that have not changed for days, and what goes through a mapping is no change.
+FRESHEN_EVERY: Final = 43_200.0
+MAX_COMPLAINTS: Final = 1000
+READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # NONBLOCK: opening a pipe must not hang
+# The file is no page and will be none. Anything else (no descriptors, no memory) passes: to go on without the page
+# would make totals go down and up again, which reads as a restart.
+NO_PAGE: Final = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO, errno.ENODEV)
+Version = tuple[int, int, int] | None
 
 
 @dataclass(slots=True)
-class Reading:
-    """One page as it was read: its records with their values, and whether its worker lives."""
+class Snapshot:
+    """All pages at one instant, the youngest last.
 
-    name: str
-    alive: bool
-    header: layout.Header
-    values: memoryview[float]  # of float, over the whole page
-    records: list[tuple[Key, int, int]]
-
-
-@dataclass(slots=True)
-class Totals:
-    """The sum over pages.
-
-    ``lasting``: counters and histograms; ``levels``: gauges of live workers; ``oldest``: ages in seconds; ``metrics``:
-    those that names.py does not have; ``edges``: of each histogram as the youngest worker has them; ``pids``: of live
-    workers.
+    ``refused``: how many files were; ``dead``: names of pages to fold; ``retired``: which retired page is among them.
     """
 
-    lasting: dict[Key, list[float]] = field(default_factory=dict)
-    levels: dict[Key, float] = field(default_factory=dict)
-    oldest: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, Metric] = field(default_factory=dict)
-    edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    pids: tuple[int, ...] = ()
-    clients: float = 0.0
-    workers: int = 0
+    pages: list[Reading] = field(default_factory=list)
     refused: int = 0
+    dead: list[str] = field(default_factory=list)
+    retired: Version = None
 
 
 class Reader:
     """Reads the pages in ``folder``. Thread-safe; what was parsed of a page is kept for the next reading."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._parsed: dict[str, tuple[int, list[tuple[Key, int, int]]]] = {}
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder, self.clock = folder, clock
+        self._parsed: dict[str, tuple[int, Records]] = {}
+        self._retired: tuple[Version, Reading | None] = (None, None)
+        self._freshen_at = -math.inf
         self._complained: set[str] = set()
 
     def totals(self, private: bytes | None = None) -> Totals:
-        """Everything counted in the folder, after folding the pages of the dead; ``private``: a page outside it."""
-        self.fold()
-        pages, refused = self._consistent()
+        """Everything counted in the folder, after folding the pages of the dead; ``private``: a page outside it.
+
+        Raises ``OSError`` when a page cannot be read now (no descriptors left): a part would look like a restart.
+        """
+        found = self.snapshot(private)
+        return total(found.pages, found.refused, self.clock())
+
+    def snapshot(self, private: bytes | None = None) -> Snapshot:
+        """All pages, after folding those of the dead; ``private``: the bytes of a page outside the folder.
+
+        Raises ``OSError`` as :meth:`totals` does.
+        """
+        found = Snapshot()
+        with self._opened() as folder:
+            if folder is not None:
+                self._freshen(folder)
+                found = self._consistent(folder)
+                if self._fold(folder, found.dead):
+                    found = self._consistent(folder)
         if private is not None:
-            pages.append(self._parse("private", private, alive=True))
-        return total(pages, refused, time.monotonic())
+            found.pages.append(self._parse("private", private, alive=True))
+        # What the youngest worker says of a metric is what stands.
+        found.pages.sort(key=lambda page: (page.name != RETIRED, page.header.started, page.name))
+        return found
 
     def fold(self) -> int:
         """Take the pages of dead workers into ``retired``; how many. Does nothing while another process is at it."""
+        count = 0
+        with self._opened() as folder:
+            while folder is not None:
+                dead = [name for name in self._names(folder) if (page := self._read(folder, name)) and not page.alive]
+                more = self._fold(folder, dead)
+                count += more
+                if more < MAX_FOLD:
+                    break
+        return count
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int | None]:
+        """The folder's descriptor; ``None`` where there is none, or one that cannot be trusted, which is said once."""
         try:
-            dead = [path for path in self._paths() if not _is_alive(path)]
-            if not dead and not self._abandoned():
-                return 0
-            lock = os.open(self.folder / FOLD_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError:  # no folder, or one that cannot be written to: dead pages are still read where they are
-            return 0
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return self._fold(dead)
-        except BlockingIOError:
-            return 0
+            folder: int | None = open_folder(self.folder)
         except OSError as error:
-            self._complain("fold", f"the pages of dead workers in {self.folder} cannot be folded: {error.strerror}")
-            return 0
+            folder = None
+            if isinstance(error, PermissionError):
+                self._complain("", f"the pages in {self.folder} are not read: {error.strerror or error}")
+            elif not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise
+        try:
+            yield folder
         finally:
-            os.close(lock)
+            if folder is not None:
+                os.close(folder)
 
-    def _fold(self, dead: Iterable[Path]) -> int:
-        retired = self._retired(move_damaged=True)
-        folded = _folded(retired)
-        pages = [page for path in dead if (page := self._read(path)) is not None and not page.alive]
-        fresh = [page for page in pages if page.name not in folded]
-        if fresh:
-            sums = total([*([retired] if retired else []), *fresh], 0, 0.0)
-            # A file that could not be removed the last time must stay named for as long as it is there.
-            taken = {page.name for page in pages} | {name for name in folded if (self.folder / name).exists()}
-            _replace(self.folder / RETIRED, _retired_page(sums, sorted(taken)))
-        for path in (*(self.folder / page.name for page in pages), *self._abandoned()):
-            with contextlib.suppress(OSError):
-                path.unlink()
-            self._parsed.pop(path.name, None)
-        return len(fresh)
-
-    def _consistent(self) -> tuple[list[Reading], int]:
+    def _consistent(self, folder: int) -> Snapshot:
         for _ in range(50):
-            before = _version(self.folder / RETIRED)
-            retired = self._retired()
-            folded = _folded(retired)
-            pages, refused = [retired] if retired else [], 0
-            for path in self._paths():
-                page = self._read(path)
+            before = _version(folder)
+            retired = self._read_retired(folder, before)
+            taken = folded(retired)
+            found = Snapshot([retired] if retired else [], retired=before)
+            names = self._names(folder)
+            for name in names:
+                page = self._read(folder, name)
                 if page is None:
-                    refused += path.exists()
-                elif path.name not in folded:
-                    pages.append(page)
-            if _version(self.folder / RETIRED) == before:
-                return pages, refused
+                    found.refused += _exists(folder, name)
+                    continue
+                if name not in taken:
+                    found.pages.append(page)
+                if not page.alive:
+                    found.dead.append(name)
+            if _version(folder) == before:
+                if len(self._parsed) > 2 * len(names) + 100:
+                    self._parsed = {name: self._parsed[name] for name in names if name in self._parsed}
+                return found
         raise TimeoutError(f"the pages in {self.folder} change faster than they can be read")
 
-    def _paths(self) -> list[Path]:
-        with contextlib.suppress(OSError):
-            return [self.folder / name for name in os.listdir(self.folder)  # noqa: PTH208 -- one Path fewer a file
-                    if name.startswith(PREFIX) and name.endswith(SUFFIX)]  # fmt: skip
-        return []
+    def _names(self, folder: int) -> list[str]:
+        """The names of the page files; what was left half made is cleared away."""
+        names = []
+        for name in os.listdir(folder):
+            if name.startswith(PREFIX) and name.endswith(SUFFIX):
+                names.append(name)
+            elif name.startswith(NEW):
+                _clear_away(folder, name)
+        return names
 
-    def _abandoned(self) -> list[Path]:
-        """Files of workers that were killed while they made their page: unlocked, and older than that can take."""
-        found = []
-        for path in self.folder.glob(".new-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED_AFTER and not _is_alive(path):
-                    found.append(path)
-        return found
-
-    def _read(self, path: Path) -> Reading | None:
-        """The page at ``path``; ``None`` if it has gone or is none, which is said once."""
+    def _read(self, folder: int, name: str) -> Reading | None:
+        """The page of this name; ``None`` if it has gone or is none, which is said once."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(name, READ, dir_fd=folder)
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._complain(path.name, f"{path} cannot be read: {error.strerror}")
+            if error.errno not in NO_PAGE:
+                raise
+            self._refuse(name, error.strerror or str(error))
             return None
         try:
-            alive = not _lock_shared(fd)
-            size = os.fstat(fd).st_size
-            header = layout.read_header(os.pread(fd, layout.HEADER_SIZE, 0), size)
-            if header.used > MAX_PAGE:
-                raise PageError("too large")
-            return self._parse(path.name, os.pread(fd, header.used, 0), alive)
-        except (PageError, OSError) as error:
-            self._complain(path.name, f"{path} is left alone and not counted: {error}")
+            alive = not _lock_shared(fd)  # before it is read: what a dead worker's page holds is final
+            known = self._parsed.get(name)
+            return self._parse(name, _read_page(fd, known[0] if known else FIRST_SIZE), alive)
+        except PageError as error:
+            self._refuse(name, str(error))
+            return None
+        finally:
+            os.close(fd)
+
+    def _read_retired(self, folder: int, version: Version, move_damaged: bool = False) -> Reading | None:
+        """The retired page, read again only when it is another one."""
+        if version is None:
+            return None
+        if self._retired[0] == version:
+            return self._retired[1]
+        try:
+            fd = os.open(RETIRED, READ, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (*NO_PAGE, errno.ENOENT):
+                raise
+            self._complain(RETIRED, f"{self.folder / RETIRED} cannot be read: {error.strerror}")
+            return None
+        try:
+            data = _read_page(fd, FIRST_SIZE)
+            found = Reading(RETIRED, False, layout.read_header(data, len(data)), data, layout.read_records(data))
+            self._retired = (version, found)
+            return found
+        except PageError as error:
+            self._complain(RETIRED, f"{self.folder / RETIRED} is left out, dead workers' counts with it: {error}")
+            if move_damaged:
+                os.rename(RETIRED, f"{RETIRED}.damaged", src_dir_fd=folder, dst_dir_fd=folder)
             return None
         finally:
             os.close(fd)
 
     def _parse(self, name: str, data: bytes, alive: bool) -> Reading:
         header = layout.read_header(data, len(data))
-        known = self._parsed.get(name)
-        start, records = (
-            known if known and known[0] <= len(data) and name.startswith(PREFIX) else (layout.HEADER_SIZE, [])
-        )
+        start, records = self._parsed.get(name, (layout.HEADER_SIZE, []))
+        if start > len(data) or not name.startswith(PREFIX):
+            start, records = layout.HEADER_SIZE, []
         if start < len(data):
-            records = [*records, *layout.read_records(data, start)]
-            if len(self._parsed) > 1000:
-                self._parsed.clear()
+            records = [*records, *layout.read_records(data, start, len(records))]
             self._parsed[name] = len(data), records
-        return Reading(name, alive, header, memoryview(data).cast("d"), records)
+        return Reading(name, alive, header, data, records)
 
-    def _retired(self, move_damaged: bool = False) -> Reading | None:
-        path = self.folder / RETIRED
+    def _fold(self, folder: int, dead: Collection[str]) -> int:
+        if not dead:
+            return 0
         try:
-            data = path.read_bytes()
-            self._parsed.pop(RETIRED, None)
-            return self._parse(RETIRED, data[: layout.read_header(data, len(data)).used], alive=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (PageError, OSError) as error:
-            self._complain(RETIRED, f"{path} is left out, dead workers' counts with it: {error}")
-            if move_damaged:
-                path.rename(path.with_suffix(".damaged"))
-            return None
+            with fold_lock(folder) as mine:
+                return self._fold_locked(folder, dead) if mine else 0
+        except OSError as error:  # a folder that cannot be written to: dead pages are still read where they are
+            self._complain("fold", f"the pages of dead workers in {self.folder} cannot be folded: {error.strerror}")
+            return 0
+
+    def _fold_locked(self, folder: int, dead: Collection[str]) -> int:
+        retired = self._read_retired(folder, _version(folder), move_damaged=True)
+        already = folded(retired)
+        # A file that could not be removed the last time must stay named for as long as it is there.
+        still = {name for name in already if _exists(folder, name)}
+        pages = [page for name in list(dead)[:MAX_FOLD] if (page := self._read(folder, name)) and not page.alive]
+        fresh = [page for page in pages if page.name not in already]
+        if len(still) + len(fresh) > MAX_NAMES:
+            return 0
+        if fresh:
+            pages_in_order = sorted(fresh, key=lambda page: page.header.started)
+            sums = total([*([retired] if retired else []), *pages_in_order], 0, 0.0)
+            replace(folder, retired_page(sums, sorted(still | {page.name for page in fresh})))
+        for page in pages:
+            with contextlib.suppress(OSError):
+                os.unlink(page.name, dir_fd=folder)
+            self._parsed.pop(page.name, None)
+        return len(fresh)
+
+    def _freshen(self, folder: int) -> None:
+        """Give every file the present time now and then, so that nothing sweeps it away while it is needed."""
+        now = self.clock()
+        if now - self._freshen_at < FRESHEN_EVERY:
+            return
+        self._freshen_at = now
+        for name in os.listdir(folder):
+            if not name.startswith(NEW):
+                with contextlib.suppress(OSError):
+                    os.utime(name, dir_fd=folder, follow_symlinks=False)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self._complain(name, f"{self.folder / name} is left alone and not counted: {reason}")
 
     def _complain(self, about: str, text: str) -> None:
-        if about not in self._complained:
+        if about not in self._complained and len(self._complained) < MAX_COMPLAINTS:
             self._complained.add(about)
             logger.warning("%s", text)
 
 
-def total(pages: Iterable[Reading], refused: int, now: float) -> Totals:
-    """The sum of ``pages`` at ``now`` (seconds of the monotonic clock)."""
-    found = Totals(refused=refused)
-    lasting, levels = found.lasting, found.levels
-    bitmaps = []
-    stamps: dict[Key, float] = {}
-    # The youngest worker is the last: what it says of a metric is what stands.
-    pages = sorted(pages, key=lambda page: (page.name != RETIRED, page.header.started, page.name))
-    for page in pages:
-        values = page.values
-        for key, first, count in page.records:
-            if key.kind in layout.LASTING:
-                known = lasting.get(key)
-                mine = list(values[first : first + count])
-                lasting[key] = mine if known is None else list(map(add, known, mine))
-                if key.kind == "histogram":
-                    found.edges[key.name] = key.edges
-            elif key.kind == "metric":
-                found.metrics[key.name] = layout.described(key)
-            elif not page.alive:
-                continue
-            elif key.kind == "oldest":
-                age = max(0.0, now - values[first]) if values[first] else 0.0
-                found.oldest[key.name] = max(found.oldest.get(key.name, 0.0), age)
-            elif key.kind == "users":
-                bitmaps.append(users.recent(values[first : first + count], now))
-            elif key.kind == "gauge_recent":
-                if values[first + 1] > stamps.get(key, 0.0):
-                    levels[key], stamps[key] = values[first], values[first + 1]
-            elif key.kind in LEVELS:
-                value = values[first]
-                if key.kind == "gauge" or value == value:  # no number: never set
-                    levels[key] = LEVELS[key.kind](levels[key], value) if key in levels else value
-    found.clients = users.estimate(bitmaps)
-    found.workers = sum(page.alive for page in pages)
-    found.pids = tuple(sorted({page.header.pid for page in pages if page.alive}))
-    return found
+def _read_page(fd: int, expected: int) -> bytes:
+    """What is written of the page of ``fd``, about ``expected`` bytes. Raises :class:`PageError` and ``OSError``."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise PageError("no plain file")
+    if found.st_uid != os.geteuid():
+        raise PageError(f"it belongs to user {found.st_uid}")
+    data = os.pread(fd, max(layout.HEADER_SIZE, min(expected, MAX_SIZE)), 0)
+    used = layout.read_header(data, found.st_size).used
+    if used > MAX_SIZE:
+        raise PageError(f"{used} bytes are said to be used; a page has at most {MAX_SIZE}")
+    while len(data) < used:
+        more = os.pread(fd, used - len(data), len(data))
+        if not more:
+            raise PageError(f"cut short while it was read: {len(data)} of {used} bytes")
+        data += more
+    return data[:used]
 
 
-LEVELS: Final[dict[str, Callable[[float, float], float]]] = {"gauge": add, "gauge_max": max, "gauge_min": min}
-
-
-def _capped(sums: Totals) -> dict[Key, list[float]]:
-    result: dict[Key, list[float]] = {}
-    for key, values in sums.lasting.items():
-        if len(result) >= MAX_RETIRED_SERIES and key not in result:
-            key = Key(key.kind, key.name, tuple((label, OVERFLOW) for label, _ in key.labels), key.edges)
-        known = result.get(key)
-        result[key] = values if known is None else list(map(add, known, values))
-    return result
-
-
-def _retired_page(sums: Totals, taken: list[str]) -> bytes:
-    lasting = _capped(sums)
-    metrics = sorted({key.name for key in lasting} & set(sums.metrics))
-    parts = [layout.record(Key("folded", "", tuple(("page", name) for name in taken)).encode(), [])]
-    parts += [layout.record(layout.describe(sums.metrics[name]).encode(), []) for name in metrics]
-    parts += [layout.record(key.encode(), values) for key, values in lasting.items()]
-    body = b"".join(parts)
-    return layout.pack_header(layout.HEADER_SIZE + len(body), time.time(), os.getpid()) + body
-
-
-def _replace(path: Path, data: bytes) -> None:
-    new = path.with_name(f".new-{os.getpid()}-{path.name}")
+def _version(folder: int) -> Version:
     try:
-        new.write_bytes(data)
-        new.chmod(0o600)
-        new.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
-
-
-def _folded(retired: Reading | None) -> frozenset[str]:
-    return (
-        frozenset(name for key, _, _ in retired.records if key.kind == "folded" for _, name in key.labels)
-        if retired
-        else frozenset()
-    )
-
-
-def _version(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
+        found = os.stat(RETIRED, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _exists(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _lock_shared(fd: int) -> bool:
@@ -301,13 +303,14 @@ def _lock_shared(fd: int) -> bool:
     return True
 
 
-def _is_alive(path: Path) -> bool:
-    """Whether a worker holds ``path``; also where that cannot be found out."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return True
-    try:
-        return not _lock_shared(fd)
-    finally:
-        os.close(fd)
+def _clear_away(folder: int, name: str) -> None:
+    """Remove a file of a worker that was killed while it made its page: unlocked, and older than that can take."""
+    with contextlib.suppress(OSError):
+        if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < ABANDONED_AFTER:
+            return
+        fd = os.open(name, READ, dir_fd=folder)
+        try:
+            if _lock_shared(fd):
+                os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(fd)

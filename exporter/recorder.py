@@ -10,6 +10,7 @@ A page is made with the first series, not at import. A forked child gets its own
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -24,8 +25,10 @@ from weakref import WeakSet
 from . import folder as folders
 from . import layout, names
 from .layout import Key, Kind, Pairs, SeriesKind
-from .names import OVERFLOW, Metric
-from .page import Page
+from .names import Metric
+from .page import PREFIX, Page
+from .reader import Reader
+from .retired import overflow
 from .users import Users
 
 logger = logging.getLogger("anvil_monitor.exporter")
@@ -33,9 +36,8 @@ logger = logging.getLogger("anvil_monitor.exporter")
 MAX_SERIES: Final = 2000
 # Overflow series, one a metric: an accident with the metrics' names must not, either.
 MAX_OVERFLOW: Final = 500
-# The overflow series of a metric that names.py does not have: the attribute is OpenTelemetry's own.
-# https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute
-FOREIGN_OVERFLOW: Final[Pairs] = (("otel_metric_overflow", "true"),)
+# Beyond this many page files a worker that starts looks for dead ones.
+CROWD: Final = 64
 
 
 class Cell:
@@ -255,10 +257,7 @@ class Recorder:
         refused = self._overflowing(Key("counter", names.SERIES_OVERFLOW.name), names.SERIES_OVERFLOW)
         assert isinstance(refused, Cell)
         refused.add(1.0)
-        labels = FOREIGN_OVERFLOW
-        if metric.name in names.BY_NAME:
-            labels = tuple((label, OVERFLOW) for label in sorted(metric.labels))
-        spilled = Key(key.kind, key.name, labels, key.edges)
+        spilled = overflow(key)
         if len(self._overflow) >= MAX_OVERFLOW and spilled not in self._overflow:
             return self._overflow.setdefault(Key(key.kind, ""), _wrap(Key(key.kind, ""), _unread()))
         return self._overflowing(spilled, metric)
@@ -288,6 +287,7 @@ class Recorder:
             try:
                 folders.prepare(self.folder)
                 self.page = Page.in_folder(self.folder)
+                self._tidy()
             except OSError as error:
                 logger.warning(
                     "anvil-monitor cannot make a page in %s (%s): the numbers of this worker (pid %d) are kept in its "
@@ -298,6 +298,12 @@ class Recorder:
             for call in waiting:
                 call()
         return self.page
+
+    def _tidy(self) -> None:
+        """Fold the pages of the dead where many are left: a service that nobody scrapes must not fill the disk."""
+        with contextlib.suppress(OSError):
+            if len(list(self.folder.glob(f"{PREFIX}*"))) > CROWD:
+                Reader(self.folder).fold()
 
     def _open_users(self) -> Users:
         key = Key("users", names.HTTP_USERS.name)

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from anvil_monitor.exporter import layout, reader, users
+from anvil_monitor.exporter import layout, users
 from anvil_monitor.exporter.folder import pages_folder, prepare, salt
 from anvil_monitor.exporter.layout import Key, key
 from anvil_monitor.exporter.merge import families
 from anvil_monitor.exporter.names import DB_DURATION, HTTP_ACTIVE, HTTP_DURATION, OVERFLOW, SERIES_OVERFLOW
 from anvil_monitor.exporter.page import FIRST_SIZE, Page
-from anvil_monitor.exporter.reader import RETIRED, Reader
+from anvil_monitor.exporter.reader import Reader
 from anvil_monitor.exporter.recorder import Histogram, Recorder
+from anvil_monitor.exporter.retired import FOLD_LOCK, RETIRED
 
 EDGES = (0.1, 0.2)
 LABELS = (("http_request_method", "GET"), ("http_response_status_code", "200"), ("http_route", "/"))
@@ -139,7 +140,7 @@ def test_a_fold_that_was_killed_half_way_counts_nothing_twice(tmp_path: Path) ->
     content = path.read_bytes()
     assert Reader(tmp_path).totals().lasting[KEY][1] == 7
     path.write_bytes(content)
-    lock = os.open(tmp_path / reader.FOLD_LOCK, os.O_RDWR)
+    lock = os.open(tmp_path / FOLD_LOCK, os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else folds: this reader only reads
     try:
         assert Reader(tmp_path).totals().lasting[KEY][1] == 7
@@ -152,7 +153,7 @@ def test_a_fold_that_was_killed_half_way_counts_nothing_twice(tmp_path: Path) ->
 
 def test_a_file_that_cannot_be_removed_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is met, and while others are folded after it."""
-    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(PermissionError()))
+    monkeypatch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
     for number in range(1, 4):
         dead_page(tmp_path, 1)
         assert Reader(tmp_path).totals().lasting[KEY][1] == number
@@ -234,7 +235,7 @@ def test_damage_anywhere_is_survived(tmp_path: Path) -> None:
         for at in range(len(content)):
             for damaged in (content[:at], content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]):
                 path.write_bytes(damaged)
-                Reader(tmp_path)._consistent()
+                Reader(tmp_path).fold()
     finally:
         logging.disable(logging.NOTSET)
 

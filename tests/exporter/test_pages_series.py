@@ -14,8 +14,9 @@ from anvil_monitor.exporter.layout import SeriesKind
 from anvil_monitor.exporter.merge import families
 from anvil_monitor.exporter.names import HTTP_ACTIVE, foreign
 from anvil_monitor.exporter.page import Page
-from anvil_monitor.exporter.reader import RETIRED, Reader
-from anvil_monitor.exporter.recorder import FOREIGN_OVERFLOW, MAX_OVERFLOW, Cell, Histogram, Recorder
+from anvil_monitor.exporter.reader import Reader
+from anvil_monitor.exporter.recorder import MAX_OVERFLOW, Cell, Histogram, Recorder
+from anvil_monitor.exporter.retired import FOREIGN_OVERFLOW, RETIRED
 
 JOBS = foreign("jobs_total", "counter", "Jobs that\nwere \\ done.")
 WAIT = foreign("queue_wait_seconds", "histogram", "Wait.", "seconds")
@@ -50,7 +51,7 @@ def test_a_metric_of_the_users_own_is_shown_by_any_process(tmp_path: Path) -> No
     text = render(families(Reader(tmp_path).totals(), {}))
     assert "# HELP jobs_total Jobs that\\nwere \\\\ done.\n# TYPE jobs_total counter\n" in text
     assert 'jobs_total{queue="a\\"b\\\\",tenant="x"} 2\n' in text
-    assert 'queue_wait_seconds_bucket{queue="a",le="1"} 1\n' in text
+    assert 'queue_wait_seconds_bucket{queue="a",le="1.0"} 1\n' in text
     assert Reader(tmp_path).totals().metrics["queue_wait_seconds"] == WAIT
 
 
@@ -120,7 +121,7 @@ def test_workers_that_disagree(tmp_path: Path) -> None:
     found = shown(tmp_path)
     assert found["thing"] == {"thing": 5}
     assert found["queue_wait_seconds"]["queue_wait_seconds_bucket{'le': '0.2'}"] == 1
-    assert found["queue_wait_seconds"]["queue_wait_seconds_bucket{'le': '2'}"] == 2
+    assert found["queue_wait_seconds"]["queue_wait_seconds_bucket{'le': '2.0'}"] == 2
 
 
 @pytest.mark.parametrize(
