@@ -11,6 +11,7 @@ a level of its own, because the hours that it stays open are no response time.
 
 from __future__ import annotations
 
+import sys
 from asyncio import CancelledError
 from collections.abc import Awaitable, Mapping
 from time import monotonic
@@ -93,6 +94,9 @@ class Middleware:
 
 # HTTP/2 frames a body without either header, so that these methods' bodies are counted as they are read.
 BODIES: Final = frozenset(("PATCH", "POST", "PUT", "QUERY"))
+# Answers that are whole with their headers, and the length of one that does not say how long it is.
+BODYLESS: Final = frozenset((204, 304))
+UNKNOWN: Final = 1 << 62
 
 
 class Exchange:
@@ -100,7 +104,7 @@ class Exchange:
 
     __slots__ = (
         "began", "ended", "measures", "method", "path", "received", "recorded", "response", "scope", "send", "sent",
-        "status",
+        "status", "whole",
     )  # fmt: skip
 
     def __init__(self, measures: Measures, scope: Scope, path: str, method: str, send: Send) -> None:
@@ -108,6 +112,7 @@ class Exchange:
         self.status = self.received = self.sent = 0
         self.ended = 0.0
         self.recorded = False
+        self.whole = UNKNOWN
         self.began = began = monotonic()
         measures.enter(id(self), method, began, scope.get("client"))
 
@@ -116,11 +121,19 @@ class Exchange:
         kind = message["type"]
         if kind == "http.response.body":
             self.sent += len(message.get("body", b""))
-            if not message.get("more_body", False):
+            if self.sent >= self.whole or not message.get("more_body", False):
                 self._end()
         elif kind == "http.response.start":
-            self.status = message["status"]
+            self.status = status = message["status"]
             self.response = message
+            headers = message.get("headers")
+            if type(headers) is list:  # any other iterable may only be good for one look, which is the server's
+                for name, length in headers:
+                    if name == b"content-length":
+                        self.whole = body_length(length)
+                        break
+            if not self.whole or self.method == "HEAD" or status in BODYLESS:
+                self._end()
         elif kind == "http.response.pathsend":
             self.sent = body_length(_header(self.response, b"content-length"))
             self._end()
@@ -132,9 +145,17 @@ class Exchange:
         if not self.ended:
             self.ended = monotonic()
             self.measures.leave(id(self), self.method)
-            # After an error of the server the exception may still be on its way: it names the error.
             if self.status < 500:
                 self._record("")
+            else:
+                self._end_with_error(sys.exception())
+
+    def _end_with_error(self, error: BaseException | None) -> None:
+        """``error``: the exception that is being answered, which names it, unless it is only a way to give a status."""
+        if error is None or getattr(error, "status_code", 0) == self.status:
+            self._record(str(self.status))
+        elif type(error).__name__ not in GONE:
+            self._record(type(error).__name__)
 
     def failed(self, error: BaseException, receive: Receive) -> None:
         """The application raised ``error``."""

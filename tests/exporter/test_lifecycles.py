@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import os
 import signal
@@ -10,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from servers import (
     COUNT,
     QUERIES,
@@ -27,8 +25,6 @@ from servers import (
     uvicorn,
     value,
 )
-
-from anvil_monitor.exporter import instrument
 
 
 @pytest.mark.parametrize("worker", [UVICORN_WORKER, "asgi"])
@@ -145,28 +141,6 @@ def test_two_services_on_one_host(tmp_path: Path) -> None:
         folders = list(home.iterdir())
         assert len(folders) == 2
         assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
-
-
-def test_what_a_client_has_got_is_counted(tmp_path: Path) -> None:
-    """When the last part of an answer goes to the server it is in the page: a kill afterwards loses nothing."""
-    app = FastAPI()
-    app.get("/items/{number}")(lambda number: number)
-    made = instrument(app, directory=tmp_path)
-    counted: list[float] = []
-
-    async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: dict[str, object]) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            counted.append(value(made.metrics(), COUNT, http_route="/items/{number}"))
-
-    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
-             "path": "/items/7", "raw_path": b"/items/7", "query_string": b"", "root_path": "", "headers": [],
-             "client": None, "server": ("127.0.0.1", 80)}  # fmt: skip
-    asyncio.run(app(scope, receive, send))
-    made.close()
-    assert counted == [1]
 
 
 def alone(port: int, log: Path, workers: int) -> None:
