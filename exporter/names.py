@@ -131,12 +131,38 @@ PROCESS_RESTARTS: Final = Metric(
 
 EVENT_LOOP_LAG: Final = Metric("python_event_loop_lag_seconds", "histogram", "How late the event loop wakes up.")
 
+# What the monitor calls itself where a service is named.
+MONITOR: Final = "anvil-monitor"
 # Who the probe says it is.
 PROBE_AGENT: Final = "anvil-monitor-probe"
 PROBE_SUCCESS: Final = Metric("probe_success", "gauge", "1: the service's URL answered below 500.", ("service", "url"))
 PROBE_DURATION: Final = Metric(
     "probe_duration_seconds", "gauge", "Time to the answer, or since the question.", ("service", "url")
 )
+
+# The control group of a service, by OpenTelemetry's container metrics and in their manner. Only where there are limits.
+CONTAINER_MEMORY: Final = Metric(
+    "container_memory_usage_bytes", "gauge", "Memory charged to the group that is limited, file cache included.",
+    ("service",))  # fmt: skip
+CONTAINER_MEMORY_WORKING_SET: Final = Metric(
+    "container_memory_working_set_bytes", "gauge", "The same without file cache that was not used lately.",
+    ("service",))  # fmt: skip
+CONTAINER_MEMORY_LIMIT: Final = Metric("container_memory_limit_bytes", "gauge", "What it may have.", ("service",))
+CONTAINER_OOM_KILLS: Final = Metric(
+    "container_memory_oom_kills_total", "counter", "Processes of the group that the kernel killed for want of memory.",
+    ("service",))  # fmt: skip
+CONTAINER_CPU_LIMIT: Final = Metric("container_cpu_limit", "gauge", "Cores that the group may use.", ("service",))
+CONTAINER_CPU_THROTTLED: Final = Metric(
+    "container_cpu_throttled_seconds_total", "counter", "Time in which it wanted CPU and had used up its share.",
+    ("service",))  # fmt: skip
+CONTAINER_CPU_PERIODS: Final = Metric(
+    "container_cpu_periods_total", "counter", "Periods of the scheduler in which it ran.", ("service",)
+)
+CONTAINER_CPU_THROTTLED_PERIODS: Final = Metric(
+    "container_cpu_throttled_periods_total", "counter", "Of them those in which it was held back.", ("service",)
+)
+CONTAINER_THREADS: Final = Metric("container_thread_count", "gauge", "Processes and threads.", ("service",))
+CONTAINER_THREADS_LIMIT: Final = Metric("container_thread_limit", "gauge", "How many there may be.", ("service",))
 
 # The host, under OpenTelemetry's system metrics (and, where those have no word, in their manner).
 SYSTEM_CPU: Final = Metric("system_cpu_time_seconds_total", "counter", "CPU time by mode, all cores.", ("cpu_mode",))

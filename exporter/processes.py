@@ -7,6 +7,7 @@ server. The root is kept between collections: it is searched again only when it 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -14,8 +15,10 @@ from functools import cache
 from anvil_monitor.targets import Service
 
 from . import names, procfs
+from .cgroup import Cgroups
 from .exposition import Family, LabelPairs, Sample
 from .finding import Found, Table, find
+from .host import host_root
 from .names import Metric
 from .procfs import Stat
 
@@ -59,6 +62,7 @@ class ServerProcesses:
         *,
         retry: float = 5.0,
         processes: Table | None = None,
+        cgroups: Cgroups | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service = service
@@ -66,6 +70,7 @@ class ServerProcesses:
         self._labels: LabelPairs = (("service", service.name),)
         self._retry, self._clock = retry, clock
         self._table = processes or table()
+        self._cgroups = cgroups or Cgroups(root=host_root(os.environ))
         self._roots: tuple[Stat, ...] = ()
         self._looked = float("-inf")
         self._cpu = _Total()
@@ -75,7 +80,10 @@ class ServerProcesses:
         self._slow: list[tuple[Metric, float]] = []
 
     def collect(self) -> list[Family]:
-        """``process_*`` of the tree; while none is found only ``process_count`` 0 and the restarts counted so far."""
+        """``process_*`` of the tree and ``container_*`` of its root's control group.
+
+        While none is found only ``process_count`` 0 and the restarts counted so far.
+        """
         tree, sizes = self._tree()
         self._count_restarts(tree)
         values: list[tuple[Metric, float]] = [(names.PROCESS_COUNT, float(len(sizes)))]
@@ -84,7 +92,8 @@ class ServerProcesses:
         families = [Family(metric, (Sample("", self._labels, value),)) for metric, value in values]
         counts = (("root", self._restarts.count), ("worker", self._worker_restarts.count))
         samples = [Sample("", (*self._labels, ("process_role", role)), float(count)) for role, count in counts]
-        return [*families, Family(names.PROCESS_RESTARTS, samples)]
+        families.append(Family(names.PROCESS_RESTARTS, samples))
+        return families + (self._cgroups.families(self._roots[0].pid, self.service.name) if sizes else [])
 
     def _values(self, tree: list[Stat], sizes: dict[int, int]) -> list[tuple[Metric, float]]:
         living = [stat for stat in tree if stat.pid in sizes]
