@@ -1,4 +1,4 @@
-"""Control groups: limits, kills and throttling, from files of both versions and a real container; finding containers."""
+"""Control groups: limits, kills, throttling, from files of both versions and a real container; finding containers."""
 
 from __future__ import annotations
 
