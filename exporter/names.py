@@ -139,6 +139,13 @@ PROBE_SUCCESS: Final = Metric("probe_success", "gauge", "1: the service's URL an
 PROBE_DURATION: Final = Metric(
     "probe_duration_seconds", "gauge", "Time to the answer, or since the question.", ("service", "url")
 )
+PROBE_FAILURE: Final = Metric(
+    "probe_failure", "gauge", "1: the URL did not answer as it should, for this reason.", ("service", "url", "reason")
+)
+PROBE_STATUS: Final = Metric("probe_http_status_code", "gauge", "Status of the answer.", ("service", "url"))
+PROBE_CERTIFICATE: Final = Metric(
+    "probe_certificate_expiry_timestamp_seconds", "gauge", "When the certificate ends, also one that is not trusted.",
+    ("service", "url"))  # fmt: skip
 
 # The control group of a service, by OpenTelemetry's container metrics and in their manner. Only where there are limits.
 CONTAINER_MEMORY: Final = Metric(
