@@ -16,25 +16,10 @@ from typing import Final
 from anvil_monitor.targets import Service
 
 from .asgi import Receive, Scope, Send, header, respond
-from .exposition import CONTENT_TYPE
+from .exposition import Negotiated, encode, negotiate
 
 logger = logging.getLogger("anvil_monitor.exporter")
 METHODS: Final = ("GET", "HEAD")
-
-
-@dataclass(frozen=True, slots=True)
-class Negotiated:
-    openmetrics: bool = False
-    gzip: bool = False
-    content_type: str = CONTENT_TYPE
-
-
-def negotiate(accept: str, accept_encoding: str) -> Negotiated:
-    return Negotiated()
-
-
-def encode(text: str, negotiated: Negotiated) -> tuple[bytes, list[tuple[str, str]]]:
-    return text.encode(), [("content-type", negotiated.content_type)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,5 +127,9 @@ class Endpoint:
 
     def _write(self, negotiated: Negotiated) -> Page:
         began = monotonic()
-        body, headers = encode(self._text(negotiated.openmetrics), negotiated)
+        try:
+            body, headers = encode(self._text(negotiated.openmetrics), negotiated)
+        except OSError as error:
+            logger.error("the metrics of service %s cannot be read: %s", self._service.name, error)
+            return Page(began, Answer(503, b"the metrics of this service cannot be read; see the server's log\n"))
         return Page(began, Answer(200, body, tuple(headers)))

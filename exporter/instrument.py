@@ -16,11 +16,10 @@ from .beacon import SCALE_EDGES, Beacon
 from .database import Database
 from .endpoint import Endpoint
 from .eventloop import lag_of
-from .exposition import render
+from .exposer import Exposer
 from .folder import pages_folder
 from .frameworks import Asked, Said, SaidByEnviron, hook_django, hook_flask, hook_quart, search_url_map
 from .measures import Measures, Templates
-from .merge import families
 from .middleware import Middleware
 from .names import BYTES_EDGES, DATABASE_EDGES, LAG_EDGES, PAGE_LOAD_EDGES, SECONDS_EDGES, Metric
 from .pagetemplates import PageTemplates
@@ -77,9 +76,9 @@ class Instrument:
     def __init__(self, service: Service, recorder: Recorder, edges: dict[str, tuple[float, ...]]) -> None:
         self.service, self.recorder = service, recorder
         self._edges = edges
-        self._reader = Reader(recorder.folder)
+        self._exposer = Exposer(Reader(recorder.folder), edges)
         self._database = Database(recorder, edges[names.DB_DURATION.name])
-        self._endpoint = Endpoint(service, self._scraped)
+        self._endpoint = Endpoint(service, self.metrics)
         self._route: Callable[[Any], str | None] | None = None
         self._paths = ("/metrics", "/anvil-monitor/beacon")
         self._traces = False
@@ -89,16 +88,15 @@ class Instrument:
         """Where the pages of all workers are."""
         return self.recorder.folder
 
-    def metrics(self) -> str:
-        """The metrics of all workers, in the Prometheus text format 0.0.4."""
+    def metrics(self, openmetrics: bool = False) -> str:
+        """The metrics of all workers, in the Prometheus text format 0.0.4 or in OpenMetrics 1.0.
+
+        Raises ``OSError`` where the folder of the pages is not this user's own.
+        """
+        publisher.flush()
         page = self.recorder.page
         private = page.bytes() if page is not None and self.recorder.private else None
-        totals = self._reader.totals(private)
-        return render([*families(totals, self._edges, private is not None), *process_families(totals.pids)])
-
-    def _scraped(self, openmetrics: bool) -> str:
-        publisher.flush()
-        return self.metrics()
+        return self._exposer.text(openmetrics, private, process_families)
 
     def watch(self, engine: Any) -> None:
         """Time the queries of ``engine``, a SQLAlchemy ``Engine`` or ``AsyncEngine``."""

@@ -153,7 +153,7 @@ class Exchange:
     def _end_with_error(self, error: BaseException | None) -> None:
         """``error``: the exception that is being answered, which names it, unless it is only a way to give a status."""
         if error is None or getattr(error, "status_code", 0) == self.status:
-            self._record(str(self.status))
+            self._record(self.scope.get(ERROR) or str(self.status))
         elif type(error).__name__ not in GONE:
             self._record(type(error).__name__)
 

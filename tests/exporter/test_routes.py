@@ -195,18 +195,6 @@ def test_a_pages_path_becomes_a_template(tmp_path: Path) -> None:
     assert routes.of_page("/secret/token") == UNMATCHED
 
 
-def test_fastapis_own_metrics_are_off_unless_they_go_somewhere(tmp_path: Path) -> None:
-    """They measure the same a second time; a provider that the application names for them is left in charge."""
-    from opentelemetry.metrics import NoOpMeterProvider
-
-    bare, own = FastAPI(), FastAPI(telemetry={"meter_provider": NoOpMeterProvider()})
-    assert bare._telemetry["metrics"] is True
-    measured(bare, tmp_path)
-    measured(own, tmp_path)
-    assert bare._native_telemetry.config["metrics"] is False
-    assert own._native_telemetry.config["metrics"] is True
-
-
 def test_fastapi_still_says_the_route_where_it_is_read(tmp_path: Path) -> None:
     """The private keys that the short way reads: a FastAPI that moves them must break this test."""
     app = application(tmp_path)
