@@ -55,7 +55,7 @@ def test_a_visit(tmp_path: Path) -> None:
         ("browser_web_vital_inp_seconds", page): 0.05,
         ("browser_web_vital_cls", page): 0.02,
     }
-    assert 'browser_page_load_duration_seconds_bucket{url_template="/shop/{item}",le="2"} 1' in made.metrics()
+    assert 'browser_page_load_duration_seconds_bucket{url_template="/shop/{item}",le="2.0"} 1' in made.metrics()
 
 
 def test_a_page_that_is_no_route_shares_a_value(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_full_folder(tmp_path: Path) -> None:
     """A full file system: requests are answered, each worker counts for itself."""
     pages = tmp_path / "pages"
     pages.mkdir()
-    fill = f"mount -t tmpfs -o size=64k tmpfs '{pages}'; head -c 65536 /dev/zero >'{pages}/other' 2>/dev/null || true"
+    fill = f"mount -t tmpfs -o size=64k,mode=700 tmpfs '{pages}'; head -c 65536 /dev/zero >'{pages}/x' 2>&1 || true"
     with running(tmp_path, uvicorn, "--workers", "2", before=mounted(pages, fill)) as server:
         alone(server.port, server.log, 2)
 
@@ -201,7 +201,7 @@ def test_a_folder_that_fills_up(tmp_path: Path) -> None:
     """It fills while the server runs, then a worker dies: what was counted stays, its successor counts for itself."""
     pages = tmp_path / "pages"
     pages.mkdir()
-    before = mounted(pages, f"mount -t tmpfs -o size=4m tmpfs '{pages}'")
+    before = mounted(pages, f"mount -t tmpfs -o size=4m,mode=700 tmpfs '{pages}'")
     with running(tmp_path, uvicorn, "--workers", "2", before=before) as server:
         # The mount is the server's own; it is reached through the server's eyes.
         inside = Path(f"/proc/{server.process.pid}/root") / pages.relative_to("/")

@@ -88,12 +88,12 @@ def test_levels(provider: PageMeterProvider, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "advised", "expected"),
     [
-        ("s", None, ("0.005", "10")),
-        ("By", None, ("256", "268435456")),
-        ("{item}", None, ("0", "10000")),
-        ("s", [1, 2.5], ("1", "2.5")),
-        ("s", [math.nan, "x"], ("0.005", "10")),
-        ("s", [2, 1, 1, math.inf], ("1", "2")),
+        ("s", None, ("0.005", "10.0")),
+        ("By", None, ("256.0", "2.68435456e+08")),
+        ("{item}", None, ("0.0", "10000.0")),
+        ("s", [1, 2.5], ("1.0", "2.5")),
+        ("s", [math.nan, "x"], ("0.005", "10.0")),
+        ("s", [2, 1, 1, math.inf], ("1.0", "2.0")),
     ],
 )
 def test_a_histogram(
@@ -218,7 +218,7 @@ def test_instruments_that_contradict_each_other(
     found = shown(tmp_path)
     assert at(found, "level") == 5
     assert at(found, "size_count") == 2
-    assert at(found, "size_bucket", le="1") == 0
+    assert at(found, "size_bucket", le="1.0") == 0
     assert "level is already a gauge_recent" in caplog.text
     assert "size was made before with other bucket boundaries" in caplog.text
 
