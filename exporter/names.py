@@ -270,6 +270,22 @@ QUEUE_AGE: Final = Metric(
     "anvil_monitor_queue_age_seconds", "gauge", "Age of the notification that has waited longest."
 )
 
+# The OTLP receiver about itself.
+OTLP_REQUESTS: Final = Metric(
+    "anvil_monitor_otlp_requests_total", "counter", "OTLP requests: taken, taken in part, refused.", ("result",)
+)
+OTLP_POINTS: Final = Metric(
+    "anvil_monitor_otlp_points_total", "counter", "OTLP data points by what became of them.", ("result",)
+)
+OTLP_INSTANCES: Final = Metric("anvil_monitor_otlp_instances", "gauge", "Instances that send OTLP now.", ("service",))
+OTLP_SERIES: Final = Metric("anvil_monitor_otlp_series", "gauge", "Series made of what came by OTLP.", ("service",))
+HISTOGRAM_EDGE_MISSING: Final = Metric(
+    "anvil_monitor_histogram_edge_missing",
+    "gauge",
+    "1: an instance sends this histogram without an edge at the target's limit, and what is said of it is an estimate.",
+    ("service", "metric", "limit"),
+)
+
 # The instrument about itself.
 WORKERS: Final = Metric("anvil_monitor_workers", "gauge", "Live worker processes that have recorded something.")
 PAGES_REFUSED: Final = Metric(
