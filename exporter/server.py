@@ -16,7 +16,7 @@ from anvil_monitor.targets import Configuration, Service
 
 from . import host, merge, names
 from .beacon import Beacon
-from .exposition import CONTENT_TYPE, Family, Sample, render
+from .exposition import Family, Sample, encode, negotiate, render
 from .instrument import histogram_edges
 from .otlp import Receiver, Totals
 from .otlp.receiver import PATH
@@ -126,8 +126,10 @@ def create_app(configuration: Configuration, collector: Collector | None = None)
     """``GET /metrics``, ``GET /-/healthy`` and :func:`routes`."""
     collected = collector or Collector(configuration)
 
-    def metrics(_: Request) -> Response:  # no coroutine: Starlette runs it in a thread, off the event loop
-        return Response(render(collected.collect()), media_type=CONTENT_TYPE)
+    def metrics(request: Request) -> Response:  # no coroutine: Starlette runs it in a thread, off the event loop
+        wanted = negotiate(request.headers.get("accept", ""), request.headers.get("accept-encoding", ""))
+        body, headers = encode(render(collected.collect(), wanted.openmetrics), wanted)
+        return Response(body, headers=dict(headers))
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/-/healthy", _healthy), *routes(collected)])
 
