@@ -4,6 +4,7 @@ A metric is exposed with one set of edges, whoever sends it: the configuration's
 or, of a metric of the user's own, those of the first that sent it. A sender's own bounds may be others. At an edge that
 both have, the count is exact. Elsewhere the values of the sender's bucket are taken to lie evenly between its bounds,
 as ``histogram_quantile`` takes them: the count at that edge is then off by at most the counts of that one bucket.
+Such an edge at a target's limit is not shown, and a metric says so (``totals``).
 Of the last bucket, which has no end, nothing can be said: all of it counts as greater than any edge.
 """
 

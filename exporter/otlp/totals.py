@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
@@ -73,6 +73,7 @@ class Totals:
         self._families: dict[str, Metric] = {}
         self._taken_names: set[str] = set()
         self._edges: dict[tuple[str, str], tuple[float, ...]] = {}
+        self._lacking: dict[tuple[str, str], dict[float, bool]] = {}
         self._sources = 0
         self._horizon = clock()
         self._swept = self._horizon
@@ -256,9 +257,10 @@ class Totals:
             now = self._clock()
             self._sweep(now)
             found: dict[str, list[Sample]] = {}
+            live = [each for each in self._instances.values() if now - each.last <= each.patience(self.limits.patience)]
+            self._lacking |= self._without_edges(live)
             for service in self._services.values():
                 self._lasting(service, found)
-            live = [each for each in self._instances.values() if now - each.last <= each.patience(self.limits.patience)]
             self._levels(live, now, found)
             families = [Family(self._families[name], samples) for name, samples in found.items()]
             return [*families, *self._about(live)]
@@ -269,11 +271,13 @@ class Totals:
             if name in service.overflow:
                 series.append(service.overflow[name])
             edges = self._edges.get((service.name, name), ())
+            # An edge at a limit that was made up is not shown: whoever sees one may take it for exact.
+            hidden = [limit for limit, lacks in self._lacking.get((service.name, name), {}).items() if lacks]
             for each in series:
                 if len(each.values) == 1:
                     found.setdefault(name, []).append(Sample("", each.labels, each.values[0]))
                 elif each.values:
-                    found.setdefault(name, []).extend(_histogram(each, edges))
+                    found.setdefault(name, []).extend(_histogram(each, edges, hidden))
 
     def _levels(self, live: Iterable[Instance], now: float, found: dict[str, list[Sample]]) -> None:
         levels: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
@@ -304,21 +308,23 @@ class Totals:
         if largest and names.PROCESS_MEMORY_MAX.name not in found:
             found[names.PROCESS_MEMORY_MAX.name] = [Sample("", labels, value) for labels, value in largest.items()]
 
+    def _without_edges(self, live: Iterable[Instance]) -> dict[tuple[str, str], dict[float, bool]]:
+        """By service and metric: at which limits of targets some instance has no edge."""
+        found: dict[tuple[str, str], dict[float, bool]] = {}
+        for instance in live:
+            service = instance.identity.service
+            targets = tuple(each for each in self._targets if each.service == service)
+            for metric, bounds in instance.bounds.items():
+                for limit in histogram_limits(targets, metric):
+                    lacks = found.setdefault((service, metric), {})
+                    lacks[limit] = lacks.get(limit, False) or bounds is None or limit not in bounds
+        return found
+
     def _about(self, live: Iterable[Instance]) -> list[Family]:
         def counter(metric: Metric, counts: Mapping[str, int]) -> Family:
             return Family(metric, [Sample("", (("result", key),), float(n)) for key, n in sorted(counts.items())])
 
-        instances: Counter[str] = Counter()
-        missing: dict[tuple[str, str, str], float] = {}
-        for instance in live:
-            service = instance.identity.service
-            instances[self._service(service).name] += 1
-            for metric, bounds in instance.bounds.items():
-                limits = histogram_limits(tuple(each for each in self._targets if each.service == service), metric)
-                for limit in limits:
-                    key = service, metric, number_text(limit)
-                    exact = bounds is not None and limit in bounds
-                    missing[key] = max(missing.get(key, 0.0), float(not exact))
+        instances = Counter(self._service(each.identity.service).name for each in live)
         return [
             counter(names.OTLP_REQUESTS, self.requests),
             counter(names.OTLP_POINTS, self.points),
@@ -330,18 +336,20 @@ class Totals:
             Family(
                 names.HISTOGRAM_EDGE_MISSING,
                 [
-                    Sample("", (("service", service), ("metric", metric), ("limit", limit)), value)
-                    for (service, metric, limit), value in missing.items()
+                    Sample("", (("service", service), ("metric", metric), ("limit", number_text(limit))), float(lacks))
+                    for (service, metric), limits in self._lacking.items()
+                    for limit, lacks in limits.items()
                 ],
             ),
         ]
 
 
-def _histogram(series: Series, edges: tuple[float, ...]) -> list[Sample]:
+def _histogram(series: Series, edges: tuple[float, ...], hidden: Sequence[float]) -> list[Sample]:
     counts = list(accumulate(series.values[1:]))
     found = [
         Sample("_bucket", labels, count)
-        for labels, count in zip(_bucket_labels(series.labels, edges), counts, strict=True)
+        for edge, labels, count in zip((*edges, None), _bucket_labels(series.labels, edges), counts, strict=True)
+        if edge not in hidden
     ]
     return [*found, Sample("_sum", series.labels, series.values[0]), Sample("_count", series.labels, counts[-1])]
 
