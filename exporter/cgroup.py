@@ -7,6 +7,7 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html https://docs.kernel.org/admin
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
@@ -95,15 +96,39 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 def _folders(mount: Mount, path: bytes, root: str) -> tuple[str, ...]:
     """Empty where the group lies outside of what is mounted: another container's, seen from a container."""
-    inside = mount.inside.rstrip(b"/")
-    if not (path + b"/").startswith(inside + b"/") or b".." in path.split(b"/") or b"\0" in path:
+    place = (root + mount.place.decode("utf-8", "surrogateescape")).rstrip("/")
+    inside, parts = _parts(mount.inside), _parts(path)
+    if b"\0" in path or len(parts) > 32:
         return ()
-    parts = [part for part in path[len(inside) :].split(b"/") if part]
-    if len(parts) > 32:
+    if ".." in inside or ".." in parts:
+        return _from_namespace(place, inside, parts)
+    if parts[: len(inside)] != inside:
         return ()
-    place = root + mount.place.decode("utf-8", "surrogateescape").rstrip("/")
-    steps = [part.decode("utf-8", "surrogateescape") for part in parts]
+    return _upwards(place, parts[len(inside) :])
+
+
+def _parts(path: bytes) -> list[str]:
+    return [part.decode("utf-8", "surrogateescape") for part in path.split(b"/") if part]
+
+
+def _upwards(place: str, steps: list[str]) -> tuple[str, ...]:
     return tuple("/".join((place, *steps[:depth])) for depth in range(len(steps), -1, -1))
+
+
+def _from_namespace(place: str, inside: list[str], parts: list[str]) -> tuple[str, ...]:
+    """A reader in a cgroup namespace is told ways that begin at its own group: up (``..``), then down.
+
+    How far up the mounted group is, it is told, too; the names on the way it is not. They are found by looking: the id
+    of a container is there only once.
+    """
+    up, down = parts.count(".."), [part for part in parts if part != ".."]
+    unknown = len(inside) - up
+    if set(inside) - {".."} or parts[:up].count("..") != up or not 0 <= unknown <= 3 or not down:
+        return ()
+    folders = glob.glob("/".join((glob.escape(place), *["*"] * unknown, *map(glob.escape, down))))  # noqa: PTH207
+    if len(folders) != 1:
+        return ()
+    return _upwards(place, folders[0].removeprefix(place).strip("/").split("/"))
 
 
 def _told(mine: Mapping[bytes, Group]) -> Iterator[tuple[Metric, float]]:

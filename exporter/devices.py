@@ -75,7 +75,7 @@ def mounts(table: bytes, types: bytes, root: str = "") -> list[tuple[str, LabelP
         device, point, kind, *_ = (*line.split(b" ", 3), b"", b"", b"")
         if kind in on_device and (device not in places or len(point) < len(places[device])):
             places[device] = point
-    found = []
+    found: list[tuple[str, LabelPairs]] = []
     for device, point in list(places.items())[:MOST_DEVICES]:
         name, path = _unescaped(device), _unescaped(point)
         shown = (("system_device", _shown(name)), ("system_filesystem_mountpoint", _shown(path)))

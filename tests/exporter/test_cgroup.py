@@ -122,6 +122,17 @@ def test_a_container_that_sees_only_its_own_group(tmp_path: Path) -> None:
     assert told(cgroups)["memory_limit_bytes"] == 5
 
 
+def test_a_reader_in_a_namespace_with_the_hosts_groups_mounted(tmp_path: Path) -> None:
+    """Ways begin at the reader's own group; the mount tells how far up it is, and the container is found below it."""
+    mounts = V2.replace(b" / /sys", b" /../.. /sys")
+    files = {f"system.slice/docker-{ID}.scope": {"memory.max": "5"}, "system.slice/a": {"memory.max": "6"},
+             "user.slice/a": {"memory.max": "7"}, "top": {"memory.max": "8"}}  # fmt: skip
+    for member, limit in ((f"/../docker-{ID}.scope", 5), ("/../../user.slice/a", 7), ("/../../top", 8), ("/../a", None),
+                          ("/../../../top", None), ("/../gone", None), ("/", None), ("/..", None)):  # fmt: skip
+        found = told(a_host(tmp_path, mounts, f"0::{member}\n".encode(), **files))
+        assert found.get("memory_limit_bytes") == limit, member
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(mounts=st.binary(max_size=80), member=st.binary(max_size=80), text=st.text(max_size=60))
 def test_garbage_is_survived(tmp_path: Path, mounts: bytes, member: bytes, text: str) -> None:
