@@ -38,6 +38,11 @@ def find_root(service: Service) -> int | None:
     return roots[0].pid if roots else None
 
 
+def why_not_found(service: Service) -> str:
+    """What stands in the way of finding it, and what to do; empty when it is found."""
+    return find(service, table()).reason
+
+
 @cache
 def table() -> Table:
     """The host's processes, known once for all services."""

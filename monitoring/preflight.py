@@ -78,12 +78,13 @@ def _edges(configuration: Configuration, service: Service, text: str, place: str
 
 
 def _processes(service: Service) -> list[Problem]:
-    from anvil_monitor.exporter.processes import find_root
+    from anvil_monitor.exporter.processes import why_not_found
 
-    if find_root(service) is not None:
+    reason = why_not_found(service)
+    if not reason:
         return []
-    todo = "start the server, or set port, pid_file or command in [service]"
-    return [_warning(f"service {service.name!r}: no process found by {service.find_by} {service.find!r}", todo)]
+    todo = "start the server, or set port, pid_file, command or container in [service]"
+    return [_warning(f"service {service.name!r}: no process found by {service.find_by}: {reason}", todo)]
 
 
 def _data_folder(configuration: Configuration) -> list[Problem]:
