@@ -161,16 +161,16 @@ def hook_django(app: Any) -> Ask | None:
         _place(request)[ROUTE] = django_route(match)
         return match
 
-    def failed(_sender: object, request: Any = None, **_: object) -> None:
+    def failed(request: Any = None, **_: object) -> None:
         # Sent while the exception is being handled; Django answers it itself.
         kind = sys.exc_info()[0]
         if request is not None and kind is not None:
-            _place(request)[ERROR] = kind.__name__
+            _place(request).setdefault(ERROR, kind.__name__)  # a second one comes from answering the first
 
     from django.core.signals import got_request_exception
 
     handler.resolve_request = told
-    got_request_exception.connect(failed, type(handler), weak=False)
+    got_request_exception.connect(failed, weak=False)
 
     def search(path: str) -> str | None:
         from django.urls import Resolver404, resolve
