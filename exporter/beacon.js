@@ -107,10 +107,11 @@
   const observer = new PerformanceObserver((list) => list.getEntries().forEach(take));
 
   // What the page did since the last input, as spans of time at least QUIET apart (so there are few).
-  let since = Infinity;
+  let since = -Infinity;
+  let stop = 0;
   let spans = [];
   const busy = (from, until) => {
-    if (from < since || from > since + LIMIT) return;
+    if (from < since || from > stop) return;
     const near = spans.find((span) => from <= span[1] + QUIET && until >= span[0] - QUIET);
     if (!near) spans.push([from, until]);
     else near.splice(0, 2, Math.min(near[0], from), Math.max(near[1], until));
@@ -120,16 +121,16 @@
     (end, span) => (span[0] < before && span[0] <= end + QUIET && span[1] > end ? span[1] : end), from);
   const mutations = new MutationObserver(() => busy(now(), now()));
   let timer;
-  const watch = (from) => {
-    since = from;
-    spans = [];
+  const watch = () => {
+    stop = now() + LIMIT;
     mutations.observe(document, { subtree: true, childList: true, characterData: true });
     clearTimeout(timer);
     timer = setTimeout(() => {
       const v = view;
       settle();
       mutations.disconnect();
-      since = Infinity;
+      since = -Infinity;
+      spans = [];
       if (v && v.values.soft !== undefined) {
         send(v.page, { soft: v.values.soft });
         delete v.values.soft;
@@ -142,15 +143,17 @@
     if (!changed) return;
     view.changed = 0;
     const start = rest(since, changed) + QUIET >= changed ? since : changed;
-    const took = rest(changed, Infinity) - start;
-    if (took < LIMIT) view.values.soft = seconds(took);
+    const ended = rest(changed, Infinity);
+    if (ended + QUIET < stop) view.values.soft = seconds(ended - start);
   };
 
   const input = (e) => {
     if (!e.isTrusted) return;
     settle();
     if (view) view.input = Math.min(view.input, e.timeStamp);
-    watch(e.timeStamp);
+    since = e.timeStamp;
+    spans = [];
+    watch();
   };
 
   let here;
@@ -177,7 +180,11 @@
       setTimeout(() => views.includes(old) && report(old), 3000);
     }
     begin(t, "route", {}).changed = t;
-    if (!(t - since < LIMIT)) watch(t);
+    if (!(t - since < LIMIT)) {
+      since = t;
+      spans = [];
+    }
+    watch();
   };
 
   const end = (e) => {

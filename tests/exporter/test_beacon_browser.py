@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from browsers import chromium, serving
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,8 +17,6 @@ from starlette.routing import Route
 from anvil_monitor.exporter import Instrument, instrument
 from anvil_monitor.targets import load
 
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync"]  # fmt: skip
 PAGE = """<!doctype html><html><meta charset="utf-8"><title>x</title>
 <script src="/anvil-monitor/beacon.js" defer></script>
 <h1>A large heading that is the largest paint</h1><img src="/slow.svg" width="10" height="10">
@@ -43,22 +37,6 @@ def slow(request: Request) -> Response:
     return Response("<svg xmlns='http://www.w3.org/2000/svg'/>", media_type="image/svg+xml")
 
 
-@contextmanager
-def server(tmp_path: Path) -> Iterator[tuple[str, Instrument]]:
-    app = Starlette(routes=[Route("/shop/{item}", page), Route("/slow.svg", slow)])
-    made = instrument(app, configuration=load(None, {}), directory=tmp_path)
-    listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", made
-    finally:
-        running.should_exit = True
-        thread.join()
-        listener.close()
-
-
 def means(made: Instrument) -> dict[str, float]:
     found: dict[str, dict[str, Any]] = {}
     for family in text_string_to_metric_families(made.metrics()):
@@ -72,9 +50,9 @@ def means(made: Instrument) -> dict[str, float]:
 @pytest.mark.needs("chromium")
 def test_a_real_visit(tmp_path: Path) -> None:
     """Load time, paints, the slowest interaction and the layout shift of a visit arrive when the page is left."""
-    api = pytest.importorskip("playwright.sync_api")
-    with server(tmp_path) as (url, made), api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+    app = Starlette(routes=[Route("/shop/{item}", page), Route("/slow.svg", slow)])
+    made = instrument(app, configuration=load(None, {}), directory=tmp_path)
+    with serving(app) as url, chromium() as browser:
         tab = browser.new_page()
         errors: list[object] = []
         tab.on("pageerror", lambda error: errors.append(error))
@@ -87,7 +65,6 @@ def test_a_real_visit(tmp_path: Path) -> None:
         deadline = time.monotonic() + 15
         while len(means(made)) < 6 and time.monotonic() < deadline:
             tab.wait_for_timeout(50)
-        browser.close()
     found = means(made)
     assert errors == []
     assert 0.5 <= found["browser_page_load_duration_seconds"] < 10
