@@ -292,7 +292,8 @@ def test_a_real_container(engine: Callable[..., str], tmp_path: Path, monkeypatc
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
     monkeypatch.delenv(ROOT_VARIABLE, raising=False)
     identity = engine("run", "-d", "--name", "shop", "--network", "none", "--memory", "64m", "--memory-swap", "64m",
-                      "--cpus", "0.5", "--pids-limit", "40", "-t", "busy:1", "/bin/busybox", "yes")  # fmt: skip
+                      "--cpus", "0.5", "--pids-limit", "40", "busy:1", "/bin/busybox", "sh", "-c",
+                      "while :; do :; done")  # fmt: skip
     try:
         assert len(identity) == 64, identity
         by_name, by_id = (
