@@ -6,45 +6,21 @@ the stable interface of 2.0 and 2.1 alike. https://docs.sqlalchemy.org/en/20/cor
 
 from __future__ import annotations
 
-import re
+import functools
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
 from . import names
+from .names import DATABASE_EDGES
+from .publisher import publisher
 from .recorder import Histogram, Recorder
+from .statements import HEAD, MAX_TEXT, describe
 
 # SQLAlchemy's names of dialects to semconv db.system.name; others are the same.
 SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
-OPERATIONS: Final = frozenset(
-    ("ALTER", "BEGIN", "CALL", "COMMIT", "CREATE", "DELETE", "DROP", "EXPLAIN", "INSERT", "MERGE", "PRAGMA", "REPLACE",
-     "SELECT", "SET", "SHOW", "TRUNCATE", "UPDATE"))  # fmt: skip
-SPACE: Final = r"(?:\s|/\*.*?\*/|--[^\n]*\n)*"
-FIRST_WORD: Final = re.compile(rf"{SPACE}\(*{SPACE}([A-Za-z]+)", re.DOTALL)
-# A statement WITH common table expressions is what stands after their last closing parenthesis.
-AFTER_WITH: Final = re.compile(r"\)\s*(SELECT|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
-IDENTIFIER: Final = r'["`\[]?([A-Za-z_][\w$]*)["`\]]?'
-TABLE: Final = re.compile(
-    rf"\b(?:FROM|INTO|UPDATE|TABLE|JOIN)\s+(?:ONLY\s+|IF\s+(?:NOT\s+)?EXISTS\s+)?{IDENTIFIER}(?:\.{IDENTIFIER})?",
-    re.IGNORECASE)  # fmt: skip
-# What is looked at of a statement: a bulk INSERT may be megabytes long.
-HEAD: Final = 4000
 # Texts of statements repeat; the series of this many are kept at hand.
 MAX_STATEMENTS: Final = 1000
-MAX_TEXT: Final = 64
-
-
-def describe(statement: str) -> tuple[str, str]:
-    """Operation and table of an SQL statement: ``("SELECT", "items")``; empty where there is none to be seen."""
-    head = statement[:HEAD]
-    word = FIRST_WORD.match(head)
-    operation = word.group(1).upper() if word else ""
-    start = 0
-    if operation == "WITH":
-        last = next(reversed(list(AFTER_WITH.finditer(head))), None)
-        operation, start = (last.group(1).upper(), last.start(1)) if last else ("SELECT", 0)
-    table = TABLE.search(head, start)
-    name = (table.group(2) or table.group(1)) if table else ""
-    return operation if operation in OPERATIONS else "_OTHER", name[:MAX_TEXT]
 
 
 class Database:
@@ -53,12 +29,23 @@ class Database:
     def __init__(self, recorder: Recorder, edges: tuple[float, ...]) -> None:
         self._recorder, self._edges = recorder, edges
         self._series: dict[tuple[str, str], Histogram] = {}
+        self._met: dict[int, object] = {}
 
     def watch(self, engine: Any) -> None:
-        """Listen to ``engine``, a SQLAlchemy ``Engine`` or ``AsyncEngine``; once however often it is asked."""
+        """Listen to ``engine``; once however often it is asked.
+
+        ``engine``: a SQLAlchemy ``Engine`` or ``AsyncEngine``; the module ``asyncpg`` or ``psycopg``, for every
+        connection of it in this process; or a pool of theirs, for that and the pool's connections. Not a driver and an
+        engine on it: its queries would be counted twice. Raises ``TypeError`` for anything else.
+        """
+        engine = getattr(engine, "sync_engine", engine)
+        if not hasattr(engine, "dialect"):
+            from .drivers import watch
+
+            watch(engine, self)
+            return
         from sqlalchemy import event
 
-        engine = getattr(engine, "sync_engine", engine)
         if getattr(engine, "_anvil_monitor", None) is not None:
             return
         engine._anvil_monitor = self
@@ -68,19 +55,20 @@ class Database:
             context._anvil_monitor_began = perf_counter()
 
         def after(_c: object, _cursor: object, statement: str, _p: object, context: Any, _many: bool) -> None:
-            self._record(system, statement, perf_counter() - context._anvil_monitor_began)
+            self.record(system, statement, perf_counter() - context._anvil_monitor_began)
 
         def failed(error: Any) -> None:
             began = getattr(error.execution_context, "_anvil_monitor_began", None)
             if began is not None and error.statement is not None:
-                self._record(system, error.statement, perf_counter() - began)
+                self.record(system, error.statement, perf_counter() - began)
 
         event.listen(engine, "before_cursor_execute", before)
         event.listen(engine, "after_cursor_execute", after)
         event.listen(engine, "handle_error", failed)
         self._watch_pool(engine)
 
-    def _record(self, system: str, statement: str, took: float) -> None:
+    def record(self, system: str, statement: str, took: float) -> None:
+        """Count one query that took ``took`` seconds."""
         series = self._series.get((system, statement))
         if series is None:
             series = self._recorder.histogram(names.DB_DURATION, (system, *describe(statement)), self._edges)
@@ -89,6 +77,27 @@ class Database:
             if len(statement) <= HEAD:
                 self._series[system, statement] = series
         series.record(took)
+
+    def meets(self, target: object) -> bool:
+        """Whether ``target`` is met for the first time; it is remembered."""
+        known = id(target) in self._met
+        self._met[id(target)] = target
+        return not known
+
+    def pool(self, name: str, ask: Callable[[], dict[str, float]]) -> None:
+        """Show the pool ``name`` as ``ask`` tells it: connections by state, and ``max`` and ``pending`` requests."""
+        name = name[:MAX_TEXT]
+
+        def tell() -> None:
+            for what, value in ask().items():
+                if what == "max":
+                    self._recorder.gauge(names.DB_CONNECTIONS_MAX, (name,)).set(value)
+                elif what == "pending":
+                    self._recorder.gauge(names.DB_CONNECTIONS_PENDING, (name,)).set(value)
+                else:
+                    self._recorder.gauge(names.DB_CONNECTIONS, (what, name)).set(value)
+
+        publisher.add(self._recorder, tell)
 
     def _watch_pool(self, engine: Any) -> None:
         """Count connections by state. Sets and not steps: whatever order the pool reports in, none is counted twice."""
@@ -124,3 +133,35 @@ class Database:
         event.listen(engine, "checkout", checkout)
         event.listen(engine, "checkin", checkin)
         event.listen(engine, "close", close)
+        event.listen(engine, "engine_disposed", lambda _engine: self._watch_waiting(engine, pool))
+        self._watch_waiting(engine, pool)
+
+    def _watch_waiting(self, engine: Any, name: str) -> None:
+        """How many connections the pool may have, how many requests wait for one, how long, and which gave up."""
+        from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+        pool = engine.pool
+        connect = pool.connect
+        bound = getattr(pool, "_max_overflow", None)  # private; -1: no bound
+        limit = float(pool.size() + bound) if bound is not None and bound >= 0 else None
+        waiting: set[object] = set()
+
+        @functools.wraps(connect)
+        def timed() -> Any:
+            recorder, token, began = self._recorder, object(), perf_counter()
+            pending = recorder.gauge(names.DB_CONNECTIONS_PENDING, (name,))
+            waiting.add(token)
+            pending.set(float(len(waiting)))
+            try:
+                return connect()
+            except PoolTimeoutError:
+                recorder.counter(names.DB_CONNECTION_TIMEOUTS, (name,)).add(1.0)
+                raise
+            finally:
+                waiting.discard(token)
+                pending.set(float(len(waiting)))
+                recorder.histogram(names.DB_CONNECTION_WAIT, (name,), DATABASE_EDGES).record(perf_counter() - began)
+                if limit is not None:
+                    recorder.gauge(names.DB_CONNECTIONS_MAX, (name,)).set(limit)
+
+        pool.connect = timed

