@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
@@ -17,6 +17,7 @@ from .database import Database
 from .endpoint import Endpoint
 from .eventloop import lag_of
 from .exposer import Exposer
+from .exposition import Family
 from .folder import pages_folder
 from .frameworks import Asked, Said, SaidByEnviron, hook_django, hook_flask, hook_quart, search_url_map
 from .measures import Measures, Templates
@@ -26,6 +27,7 @@ from .pagetemplates import PageTemplates
 from .publisher import publisher
 from .reader import Reader
 from .recorder import Recorder, recorder_for
+from .registry import adopt, others
 from .routes import Routes
 from .telemetry import still
 from .workers import families as process_families
@@ -36,6 +38,7 @@ logger = logging.getLogger("anvil_monitor.exporter")
 STANDARD_EDGES: Final[dict[Metric, tuple[float, ...]]] = {
     names.HTTP_DURATION: SECONDS_EDGES,
     names.DB_DURATION: DATABASE_EDGES,
+    names.DB_CONNECTION_WAIT: DATABASE_EDGES,
     names.PAGE_LOAD: PAGE_LOAD_EDGES,
     names.SOFT_NAVIGATION: PAGE_LOAD_EDGES,
     names.HTTP_REQUEST_SIZE: BYTES_EDGES,
@@ -66,7 +69,7 @@ class Options(TypedDict, total=False):
     directory: str | os.PathLike[str] | None
     traces: bool
     meters: bool
-    registry: bool
+    registry: Any
     route: Callable[[Any], str | None] | None
 
 
@@ -96,7 +99,11 @@ class Instrument:
         publisher.flush()
         page = self.recorder.page
         private = page.bytes() if page is not None and self.recorder.private else None
-        return self._exposer.text(openmetrics, private, process_families)
+        return self._exposer.text(openmetrics, private, self._besides)
+
+    def _besides(self, pids: Sequence[int]) -> list[Family]:
+        """What is not in the pages: the workers as processes, and collectors of the user's own."""
+        return [*process_families(pids), *others(self.recorder)]
 
     def watch(self, engine: Any) -> None:
         """Time the queries of ``engine``, a SQLAlchemy ``Engine`` or ``AsyncEngine``."""
@@ -135,7 +142,7 @@ class Instrument:
 def instrument(
     app: Any, *, service: str | None = None, configuration: Configuration | str | os.PathLike[str] | None = None,
     engine: Any = None, metrics_path: str = "/metrics", beacon_path: str = "/anvil-monitor/beacon",
-    directory: str | os.PathLike[str] | None = None, traces: bool = False, meters: bool = True, registry: bool = True,
+    directory: str | os.PathLike[str] | None = None, traces: bool = False, meters: bool = True, registry: Any = True,
     route: Callable[[Any], str | None] | None = None,
 ) -> Instrument:  # fmt: skip
     """Measure ``app`` (FastAPI, Starlette, Litestar, Quart or Flask) over all its workers.
@@ -145,8 +152,9 @@ def instrument(
     first. ``directory``: where the pages of the workers go. ``app`` answers ``GET metrics_path``, ``POST beacon_path``
     and ``GET beacon_path.js`` itself from now on. Call it where the application is made; a second call changes nothing.
 
-    ``engine`` (SQLAlchemy): time its queries, too. ``meters``: what is recorded through OpenTelemetry's API comes out
-    of ``/metrics``; ``registry``: so does what is in ``prometheus_client``'s registry. ``traces``: spans through
+    ``engine`` (SQLAlchemy; the module or a pool of asyncpg or psycopg): time its queries, too. ``meters``: what is
+    recorded through OpenTelemetry's API comes out of ``/metrics``; ``registry``: so does what is in
+    ``prometheus_client``'s registry, or in the one given. ``traces``: spans through
     opentelemetry-instrumentation-fastapi (needs ``anvil-monitor[traces]``). ``route``: a function of your own that
     gets the ASGI scope or WSGI environ after the answer and gives the route template, or ``None`` for "as usual".
 
@@ -279,7 +287,7 @@ def _made(options: Options) -> Instrument:
     return made
 
 
-def _open(made: Instrument, engine: Any, meters: bool, registry: bool) -> None:
+def _open(made: Instrument, engine: Any, meters: bool, given: Any) -> None:
     """The standard interfaces that others measure through."""
     if engine is not None:
         made.watch(engine)
@@ -287,12 +295,8 @@ def _open(made: Instrument, engine: Any, meters: bool, registry: bool) -> None:
         from .meters import install
 
         install(made.recorder, made._edges)
-    if registry:
-        try:
-            from .registry import adopt
-        except ImportError:
-            return
-        adopt(made.recorder)
+    if given:
+        adopt(made.recorder, None if given is True else given)
 
 
 def _make(
