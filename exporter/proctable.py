@@ -16,6 +16,8 @@ from .procfs import Stat
 
 # A pid that changed hands between two looks keeps its old parent in here until then.
 FORGET_AFTER = 60.0
+# Of a tree that grows without end (a fork bomb) the rest is left out: a collection must end.
+MOST_PROCESSES = 4096
 
 
 class ProcTable:
@@ -42,7 +44,7 @@ class ProcTable:
         self._refresh()
         found: dict[int, Stat] = {}
         waiting = [(pid, 0) for pid in roots]
-        while waiting:
+        while waiting and len(found) < MOST_PROCESSES:
             pid, parent = waiting.pop()
             stat = procfs.stat(pid, self.proc)
             if stat is None or pid in found:

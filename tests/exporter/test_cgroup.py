@@ -133,7 +133,7 @@ def test_a_reader_in_a_namespace_with_the_hosts_groups_mounted(tmp_path: Path) -
         assert found.get("memory_limit_bytes") == limit, member
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(mounts=st.binary(max_size=80), member=st.binary(max_size=80), text=st.text(max_size=60))
 def test_garbage_is_survived(tmp_path: Path, mounts: bytes, member: bytes, text: str) -> None:
     """Whatever stands in the files: families or none, no error, nothing outside of the mounts."""

@@ -129,7 +129,7 @@ garbage = st.binary(max_size=200) | st.lists(
 ).map(b"".join)  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(text=garbage)
 def test_garbage_in_the_kernels_files_is_left_out(tmp_path: Path, text: bytes) -> None:
     """Whatever stands in ``/proc``: a collection without error, and a valid text."""

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anvil_monitor.exporter import procfs
+from anvil_monitor.exporter import procfs, proctable
 from anvil_monitor.exporter.finding import Table, find
 from anvil_monitor.exporter.processes import ServerProcesses, find_root
 from anvil_monitor.exporter.proctable import ProcTable
@@ -352,6 +352,14 @@ def test_the_table_reads_only_what_is_new(tmp_path: Path) -> None:
     assert pids() == [50, 51]
 
 
+def test_a_tree_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a fork bomb as many processes are looked at as a collection has time for."""
+    monkeypatch.setattr(proctable, "MOST_PROCESSES", 20)
+    for pid in range(1, 60):
+        a_process(tmp_path, pid, pid - 1)
+    assert len(ProcTable(str(tmp_path)).tree([1])) == 20
+
+
 TCP = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
 
@@ -401,7 +409,7 @@ def test_who_may_hold_a_port(tmp_path: Path) -> None:
     assert found(84) == ([60], "")  # the supervisor of siblings that share a port
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(text=st.binary(max_size=120), other=st.binary(max_size=120))
 def test_garbage_of_other_programs_is_survived(tmp_path: Path, text: bytes, other: bytes) -> None:
     """Pid files, command lines, socket tables and process files of any content: numbers or none, no error."""
