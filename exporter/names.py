@@ -56,6 +56,9 @@ LAG_EDGES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 BYTES_EDGES: Final = tuple(float(4**n) for n in range(4, 14))  # 256 bytes to 64 MiB
 PAGE_LOAD_EDGES: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 30.0)
 
+# Where instrument(app), the monitor and the exporter take what browsers measured; `.js` behind it is the script.
+BEACON_PATH: Final = "/anvil-monitor/beacon"
+
 # One shared value for what matched no route: no raw path ever becomes a label.
 UNMATCHED: Final = "(unmatched)"
 # The label value that new label sets get once a page is full.

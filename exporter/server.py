@@ -26,8 +26,6 @@ from .processes import ServerProcesses
 from .reader import Reader
 from .recorder import Recorder
 
-BEACON_PATH = "/anvil-monitor/beacon"
-
 
 class Collector:
     """Everything the exporter knows, collected on demand; collections never overlap.
@@ -112,7 +110,7 @@ def routes(collector: Collector) -> list[Route]:
     """Where others send to: ``POST /v1/metrics`` and the beacons of every service."""
     found = [Route(PATH, collector.receiver)]
     for service, browsers in collector.beacons.items():
-        path = f"{BEACON_PATH}/{service}"
+        path = f"{names.BEACON_PATH}/{service}"
         found += [Route(path, browsers.endpoint), Route(f"{path}.js", browsers.endpoint)]
     return found
 

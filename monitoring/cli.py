@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,16 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from anvil_monitor.targets import LOOPBACK, Configuration, ConfigurationError, Problem, find_configuration, load
+from anvil_monitor.targets import (
+    LOOPBACK,
+    Configuration,
+    ConfigurationError,
+    Monitor,
+    Problem,
+    find_configuration,
+    load,
+)
+from anvil_monitor.targets.settings import OFF
 
 from . import commands
 
@@ -107,14 +117,18 @@ def parser() -> argparse.ArgumentParser:
     exporter = command(
         "exporter",
         _exporter,
-        "serve host, process and probe metrics for Prometheus",
-        "  anvil-monitor exporter --listen 127.0.0.1:9464",
+        "serve host, process and probe metrics, and what servers push over OTLP, for Prometheus",
+        "  anvil-monitor exporter --listen 127.0.0.1:9464\n"
+        "  anvil-monitor exporter --listen 0.0.0.0:9464 --otlp 0.0.0.0:4318 --trusted-network",
     )
     notifier = command(
         "notifier",
         _notifier,
         "take Alertmanager's webhook and deliver it through Apprise",
         "  ANVIL_NOTIFIER_TOKEN=… anvil-monitor notifier --listen 0.0.0.0:9095",
+    )
+    exporter.add_argument(
+        "--otlp", metavar="HOST:PORT", help="where it takes OpenTelemetry metrics, or off (default: [monitor] otlp)"
     )
     for sub, port in ((exporter, 9464), (notifier, 9095)):
         _config(sub)
@@ -144,27 +158,25 @@ def _load(options: argparse.Namespace) -> Configuration:
     configuration = load(options.config or find_configuration(), os.environ)
     monitor = configuration.monitor
     if getattr(options, "listen", None):
-        host, port = _address(options.listen)
+        host, port = _opened(options, "listen", monitor)
         monitor = replace(monitor, host=host, port=port)
-        guarded = monitor.token is not None or getattr(options, "trusted_network", False)
-        if host not in LOOPBACK and not guarded:
-            raise ConfigurationError(
-                [
-                    Problem(
-                        f"--listen {options.listen} is open to other machines and there is no token",
-                        todo='set [monitor] token = "env:ANVIL_MONITOR_TOKEN", or listen on 127.0.0.1',
-                    )
-                ]
-            )
+    if getattr(options, "otlp", None):
+        monitor = replace(monitor, otlp=None if options.otlp == OFF else _opened(options, "otlp", monitor))
     if getattr(options, "data", None):
         monitor = replace(monitor, data=options.data)
     return replace(configuration, monitor=monitor)
 
 
-def _address(text: str) -> tuple[str, int]:
+def _opened(options: argparse.Namespace, option: str, monitor: Monitor) -> tuple[str, int]:
+    """The address that ``--option`` gives. Beyond this machine it asks for a token, or for the word of the caller."""
+    text = getattr(options, option)
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigurationError([Problem(f"--listen {text!r} must be HOST:PORT", todo='as in "127.0.0.1:9109"')])
+        raise ConfigurationError([Problem(f"--{option} {text!r} must be HOST:PORT", todo='as in "127.0.0.1:9109"')])
+    if host.strip("[]") not in LOOPBACK and monitor.token is None and not getattr(options, "trusted_network", False):
+        what = f"--{option} {text} is open to other machines and there is no token"
+        todo = 'set [monitor] token = "env:ANVIL_MONITOR_TOKEN", or listen on 127.0.0.1'
+        raise ConfigurationError([Problem(what, todo=todo)])
     return host.strip("[]"), int(port)
 
 
@@ -177,11 +189,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from . import embedded
+    from . import embedded, serving
 
     configuration = _load(options)
     environ = dict(os.environ)
-    return asyncio.run(commands.until_signalled(lambda stop: embedded.run(configuration, environ=environ, stop=stop)))
+    return asyncio.run(serving.until_signalled(lambda stop: embedded.run(configuration, environ=environ, stop=stop)))
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -189,10 +201,24 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _exporter(options: argparse.Namespace) -> int:
-    from anvil_monitor.exporter.server import create_app
+    from anvil_monitor.exporter.server import Collector, create_app, otlp_app
+
+    from .web import Guard
 
     configuration = _load(options)
-    return commands.serve(create_app(configuration), configuration, "exporter")
+    monitor = configuration.monitor
+    token = None
+    if monitor.token is not None and not options.trusted_network:
+        try:
+            token = monitor.token.reveal(dict(os.environ))
+        except LookupError as error:
+            raise ConfigurationError([Problem(f"[monitor] token: {error.args[0]}", configuration.path)]) from None
+    collector = Collector(configuration)
+    app, otlp = create_app(configuration, collector), otlp_app(collector)
+    if not options.trusted_network:
+        app, otlp = Guard(app, monitor.host, token), Guard(otlp, monitor.otlp[0] if monitor.otlp else "", token)
+    with contextlib.closing(collector):
+        return commands.serve(app, configuration, "exporter", otlp)
 
 
 def _notifier(options: argparse.Namespace) -> int:

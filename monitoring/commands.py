@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem, load
 
-from . import preflight
+from . import preflight, serving
 
 
 def init(path: Path) -> int:
@@ -69,49 +66,20 @@ def generate(config: Path | None, into: Path, *, check: bool) -> int:
     return 0
 
 
-def bind(configuration: Configuration) -> socket.socket:
-    """A listening socket on the configured address, so that a port in use is told before anything starts."""
-    monitor = configuration.monitor
-    family = socket.AF_INET6 if ":" in monitor.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((monitor.host, monitor.port))
-        listener.listen(256)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            [
-                Problem(
-                    f"cannot listen on {monitor.host}:{monitor.port}: {error.strerror}",
-                    todo="end the program that uses it, or choose another with --listen",
-                )
-            ]
-        ) from None
-    return listener
+def serve(app: Any, configuration: Configuration, what: str, otlp: Any = None) -> int:
+    """Serve ``app``, and ``otlp`` on an address of its own, until SIGINT or SIGTERM."""
 
+    async def run(stop: asyncio.Event) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            listener = stack.enter_context(serving.bind(configuration))
+            await stack.enter_async_context(serving.served(app, listener, grace=3))
+            print(f"anvil-monitor {what} on {serving.url(listener)}", flush=True)
+            pushed, problem = serving.bind_otlp(configuration) if otlp is not None else (None, "")
+            if pushed is not None:
+                await stack.enter_async_context(serving.served(otlp, stack.enter_context(pushed), grace=3))
+                print(f"OpenTelemetry metrics are taken on {serving.url(pushed)}", flush=True)
+            elif problem:
+                print(f"warning: {problem}", file=sys.stderr, flush=True)
+            await stop.wait()
 
-def serve(app: Any, configuration: Configuration, what: str) -> int:
-    """Serve ``app`` until SIGINT or SIGTERM."""
-    import uvicorn
-
-    listener = bind(configuration)
-    host, port = listener.getsockname()[:2]
-    print(f"anvil-monitor {what} on http://{host}:{port}", flush=True)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="on")
-    )
-    with listener:
-        asyncio.run(server.serve(sockets=[listener]))
-    return 0
-
-
-async def until_signalled(run: Callable[[asyncio.Event], Awaitable[None]]) -> int:
-    """Run ``run(stop)``; SIGINT and SIGTERM set ``stop``, and ``run`` then ends by itself."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
-    await run(stop)
-    return 0
+    return asyncio.run(serving.until_signalled(run))

@@ -14,14 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
-
-import uvicorn
 
 from anvil_monitor.alerts import rulefile, templates
 from anvil_monitor.alerts.delivery import Delivery
@@ -31,11 +28,11 @@ from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.pipeline import Pipeline
 from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.exporter.exposition import Family
-from anvil_monitor.exporter.server import Collector
+from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
+from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import api, apistate, selfmetrics, terminal, web
-from .commands import bind
+from . import api, apistate, selfmetrics, serving, terminal, web
 from .overview import Overview
 from .promql import Engine
 from .rulemanager import RuleManager, State
@@ -70,14 +67,14 @@ async def run(
     """
     token = _token(configuration, environ)
     async with contextlib.AsyncExitStack() as stack:
-        listener = stack.enter_context(bind(configuration))
+        listener = stack.enter_context(serving.bind(configuration))
         outbox = stack.enter_context(_outbox(configuration))
         delivery = _delivery(configuration, outbox, environ)
         rule_thread = stack.enter_context(Threads(1, "rules"))
         query_threads = stack.enter_context(Threads(2, "queries"))
         own_thread = stack.enter_context(Threads(1, "own state"))  # a long query must not delay these
         http = await stack.enter_async_context(client())
-        url = _url(configuration, listener)
+        url = serving.url(listener)
 
         clock, started = time.time, time.time()
         store = Store()
@@ -104,12 +101,14 @@ async def run(
         sources = apistate.Sources(
             store, Engine(store, timeout=QUERY_TIMEOUT), rules.groups, scrapers, clock, query_threads, str(RULE_FILE)
         )
-        collector = Collector(configuration)
+        collector = stack.enter_context(contextlib.closing(Collector(configuration)))
 
         def collect() -> list[Family]:
             return [*collector.collect(), *selfmetrics.families(store, rules, scrapers, outbox, delivery)]
 
-        app = web.create_app(overview, api.routes(sources), collect, own_thread, token)
+        # What is pushed comes to the monitor's own address, and to the one where senders look first.
+        app = web.create_app(overview, [*api.routes(sources), *routes(collector)], collect, own_thread, token)
+        pushed, no_otlp = serving.bind_otlp(configuration)
         shown = stack.enter_context(contextlib.closing((view or _terminal)(url)))
 
         async def keep_house() -> None:
@@ -130,8 +129,16 @@ async def run(
                 shown.show(await loop.run_in_executor(own_thread, overview.to_json))
                 await asyncio.sleep(1)
 
-        async with _served(app, listener):
+        async with contextlib.AsyncExitStack() as servers:
+            await servers.enter_async_context(serving.served(app, listener))
             shown.say(f"page and API on {url}")
+            if pushed is not None:
+                stack.enter_context(pushed)
+                guarded = web.Guard(otlp_app(collector), pushed.getsockname()[0], token)
+                await servers.enter_async_context(serving.served(guarded, pushed))
+                shown.say(f"OpenTelemetry metrics are taken on {serving.url(pushed)}{OTLP_PATH}")
+            elif no_otlp:
+                shown.say(no_otlp)
             if ready is not None:
                 ready(url)
             loops = {f"scrape {scraper.endpoint.url}": scraper.run for scraper in scrapers}
@@ -173,30 +180,6 @@ async def _end(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Server(uvicorn.Server):
-    """Signals belong to whoever started the monitor, not to its web server."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _served(app: Any, listener: socket.socket) -> AsyncIterator[None]:
-    settings = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, server_header=False
-    )
-    server = _Server(settings)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not task.done():  # noqa: ASYNC110  uvicorn offers no event for it
-        await asyncio.sleep(0.005)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
 @contextlib.contextmanager
 def _outbox(configuration: Configuration) -> Iterator[Outbox]:
     try:
@@ -221,13 +204,6 @@ def _token(configuration: Configuration, environ: dict[str, str]) -> str | None:
         return configuration.monitor.token.reveal(environ)
     except LookupError as error:
         raise ConfigurationError([Problem(f"[monitor] token: {error}", configuration.path)]) from None
-
-
-def _url(configuration: Configuration, listener: socket.socket) -> str:
-    """Where the monitor reaches itself: an address for all interfaces is reached through the loopback one."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _terminal(url: str) -> terminal.View:

@@ -7,7 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from anvil_monitor.exporter.names import HTTP_DURATION
+from anvil_monitor.exporter.names import HISTOGRAM_EDGE_MISSING, HTTP_DURATION
 from anvil_monitor.targets import Configuration, Problem, Secret, Service, histogram_limits
 
 
@@ -35,6 +35,8 @@ def remote(configuration: Configuration, environ: dict[str, str]) -> list[Proble
     for service in configuration.services:
         problems += [] if service.pushes else _metrics(configuration, service, environ)
         problems += _processes(service)
+    if any(service.pushes for service in configuration.services):
+        problems += _pushed(configuration, environ)
     return problems
 
 
@@ -56,6 +58,26 @@ def _metrics(configuration: Configuration, service: Service, environ: dict[str, 
         todo = "add instrument(app) to the server, or set metrics in [service]"
         return [_warning(f"{place} answers {answer.status_code}", todo)]
     return _edges(configuration, service, answer.text, place)
+
+
+def _pushed(configuration: Configuration, environ: dict[str, str]) -> list[Problem]:
+    """What a running monitor says of the histograms that are pushed to it; nothing where none runs."""
+    import httpx
+
+    monitor = configuration.monitor
+    try:
+        headers = {"Authorization": f"Bearer {monitor.token.reveal(environ)}"} if monitor.token else {}
+        text = httpx.get(f"{monitor.address}/metrics", timeout=monitor.scrape_timeout, headers=headers).text
+    except (httpx.HTTPError, LookupError):
+        return []
+    problems = []
+    for line in text.splitlines():
+        if line.startswith(f"{HISTOGRAM_EDGE_MISSING.name}{{"):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            what = f"service {labels.get('service', '')!r}: {labels.get('metric', '')} comes without an edge at "
+            todo = "give its histogram that edge (docs/node.md), or live with the estimate"
+            problems.append(_warning(f"{what}{labels.get('limit', '')}, so its target is an estimate", todo))
+    return problems
 
 
 def _edges(configuration: Configuration, service: Service, text: str, place: str) -> list[Problem]:

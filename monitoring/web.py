@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anvil_monitor.alerts.outbox import OutboxError
+from anvil_monitor.exporter import names
 from anvil_monitor.exporter.exposition import CONTENT_TYPE, Family, render
 
 from .api import encode, failure
@@ -41,7 +42,9 @@ HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )  # fmt: skip
+# What asks for no token: whether it lives, and what browsers send, who cannot keep a secret (their origin is checked).
 OPEN_PATHS: Final = ("/-/healthy",)
+OPEN_BELOW: Final = f"{names.BEACON_PATH}/"
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -130,7 +133,8 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
-        refusal = None if scope["path"] in OPEN_PATHS else self._refusal(Headers(scope=scope))
+        path: str = scope["path"]
+        refusal = None if path in OPEN_PATHS or path.startswith(OPEN_BELOW) else self._refusal(Headers(scope=scope))
         await (refusal or self.app)(scope, receive, guarded)
 
     def _refusal(self, headers: Headers) -> Response | None:

@@ -209,7 +209,7 @@ def bundle(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     # Containers run as other users than the one who made the temporary folder.
     for folder in (root, root.parent, root.parent.parent):
         folder.chmod(0o755)
-    ports = {f"ANVIL_{name}_PORT": free_port() for name in ("PROMETHEUS", "ALERTMANAGER", "GRAFANA", "EXAMPLE")}
+    ports = {f"ANVIL_{name}_PORT": free_port() for name in ("PROMETHEUS", "ALERTMANAGER", "GRAFANA", "EXAMPLE", "OTLP")}
     bundle = Bundle(engine, root, ports)
     try:
         bundle.timed("build", "build")

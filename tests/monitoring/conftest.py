@@ -153,6 +153,7 @@ def configuration_file(tmp_path: Path, server: Server) -> Path:
         url = "env:HOOK_URL"
         [monitor]
         listen = "127.0.0.1:0"
+        otlp = "127.0.0.1:0"
         data = "data"
         scrape_interval = "500ms"
         evaluation_interval = "500ms"
