@@ -1,7 +1,7 @@
 """CPU time of a request, in process: ``await app(scope, receive, send)`` in a subprocess for each variant.
 
-As a program (``python -m bench.inprocess VARIANT ROUTES``) it is that subprocess: it reads a number of requests from
-standard input and answers with the CPU microseconds of one, until standard input ends.
+As a program (``python -m bench.exporter.inprocess VARIANT ROUTES``) it is that subprocess: it reads a number of
+requests from standard input and answers with the CPU microseconds of one, until standard input ends.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Drive:
 
 
 async def serve(variant: str, routes: int) -> None:
-    from bench.variants import VARIANTS
+    from bench.exporter.variants import VARIANTS
 
     drive = Drive(VARIANTS[variant](routes))
     lifespan = await drive.start()
@@ -83,23 +83,24 @@ async def serve(variant: str, routes: int) -> None:
 
 def measure(
     variants: Sequence[str], routes: int, rounds: int, count: int, command: Callable[..., list[str]],
-    environ: dict[str, str], progress: Callable[[str], None],
+    environ: dict[str, str], progress: Callable[..., None],
 ) -> dict[str, list[float]]:  # fmt: skip
     """CPU microseconds of a request, ``rounds`` of them a variant; the rounds are interleaved: A B C A B C …"""
     results: dict[str, list[float]] = {variant: [] for variant in variants}
     with ExitStack() as stack:
         workers: dict[str, subprocess.Popen[str]] = {}
         for variant in variants:
-            line = command("bench.inprocess", variant, str(routes))
+            line = command("bench.exporter.inprocess", variant, str(routes))
             worker = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
             workers[variant] = stack.enter_context(worker)
             stack.callback(workers[variant].terminate)
+        what = f"in process, {routes} route{'s' * (routes > 1)}"
         for variant, worker in workers.items():
-            progress(f"starting {variant}")
+            progress(f"{what}: starting {variant}")
             answer(worker, variant)
         for turn in range(rounds):
+            progress(what, turn + 1, rounds)
             for variant, worker in workers.items():
-                progress(f"{routes} route{'s' * (routes > 1)}, round {turn + 1} of {rounds}: {variant}")
                 assert worker.stdin
                 print(count, file=worker.stdin, flush=True)
                 results[variant].append(float(answer(worker, variant)))

@@ -1,19 +1,21 @@
-"""Throughput kept through a real server: uvicorn with one worker on one core, the load on another."""
+"""Throughput kept through a real server: uvicorn with one or more workers on one core, the load on another."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
+
+from bench.machine import cpu_seconds, free_port
 
 CONNECTIONS = 16
 
@@ -39,7 +41,7 @@ def load(url: str, seconds: int, command: Callable[..., list[str]], pin: list[st
     elif name == "hey":
         line = [*pin, "hey", "-c", str(CONNECTIONS), "-z", f"{seconds}s", url]
     else:
-        line = [*pin, *command("bench.load", url, str(CONNECTIONS), str(seconds))]
+        line = [*pin, *command("bench.exporter.load", url, str(CONNECTIONS), str(seconds))]
     done = subprocess.run(line, capture_output=True, text=True, timeout=seconds + 30)
     found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     bad = re.search(r"Non-2xx|\[[345]\d\d\]|Error distribution|Socket errors", done.stdout)
@@ -49,40 +51,51 @@ def load(url: str, seconds: int, command: Callable[..., list[str]], pin: list[st
 
 
 def measure(
-    variants: Sequence[str], rounds: int, seconds: int, command: Callable[..., list[str]], environ: dict[str, str],
-    pins: tuple[list[str], list[str]], progress: Callable[[str], None],
+    variants: Sequence[str], workers: int, rounds: int, seconds: int, command: Callable[..., list[str]],
+    environ: dict[str, str], folder: Path, pins: tuple[list[str], list[str]], progress: Callable[..., None],
 ) -> dict[str, list[Shot]]:  # fmt: skip
     """``rounds`` bursts a variant, interleaved. All servers stay up; the one that is not asked does nothing."""
     shots: dict[str, list[Shot]] = {variant: [] for variant in variants}
+    what = f"uvicorn, {workers} worker{'s' * (workers > 1)}"
     with ExitStack() as stack:
         servers: dict[str, tuple[str, psutil.Process]] = {}
         for variant in variants:
             port = free_port()
-            line = command("uvicorn", "bench.variants:app", "--factory", "--port", str(port), "--no-access-log",
-                           "--log-level", "warning", "--http", "httptools", "--loop", "uvloop")  # fmt: skip
+            line = command("uvicorn", "bench.exporter.variants:app", "--factory", "--port", str(port),
+                           "--no-access-log", "--log-level", "warning", "--http", "httptools", "--loop", "uvloop",
+                           "--workers", str(workers))  # fmt: skip
             process = stack.enter_context(
-                subprocess.Popen([*pins[0], *line], env=dict(environ, BENCH_VARIANT=variant), start_new_session=True)
+                subprocess.Popen(
+                    [*pins[0], *line], env=_environ(variant, workers, environ, folder), start_new_session=True
+                )
             )
             stack.callback(process.terminate)
             servers[variant] = f"http://127.0.0.1:{port}/items/7", psutil.Process(process.pid)
         for variant, (url, server) in servers.items():
-            progress(f"starting {variant}")
+            progress(f"{what}: starting {variant}")
             until_it_answers(variant, url, server)
             load(url, 1, command, pins[1])  # warm
         for turn in range(rounds):
+            progress(what, turn + 1, rounds)
             for variant, (url, server) in servers.items():
-                progress(f"uvicorn, round {turn + 1} of {rounds}: {variant}")
-                before = sum(server.cpu_times()[:2])
+                before = _cpu(server)
                 rate = load(url, seconds, command, pins[1])
-                cpu = sum(server.cpu_times()[:2]) - before
-                shots[variant].append(Shot(rate, cpu / (rate * seconds) * 1e6))
+                shots[variant].append(Shot(rate, (_cpu(server) - before) / (rate * seconds) * 1e6))
     return shots
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _environ(variant: str, workers: int, environ: dict[str, str], folder: Path) -> dict[str, str]:
+    """With several workers prometheus_client and what is built on it are right only in its multiprocess mode."""
+    found = dict(environ, BENCH_VARIANT=variant)
+    if workers > 1 and variant in ("by_hand", "instrumentator", "starlette_exporter"):
+        pages = folder / f"wire-{variant}"
+        pages.mkdir(exist_ok=True)
+        found["PROMETHEUS_MULTIPROC_DIR"] = str(pages)
+    return found
+
+
+def _cpu(server: psutil.Process) -> float:
+    return sum(cpu_seconds(process.pid) for process in (server, *server.children(recursive=True)))
 
 
 def until_it_answers(variant: str, url: str, server: psutil.Process, patience: float = 30) -> None:

@@ -1,4 +1,4 @@
-"""A load generator for machines without wrk or hey: ``python -m bench.load URL CONNECTIONS SECONDS``.
+"""A load generator for machines without wrk or hey: ``python -m bench.exporter.load URL CONNECTIONS SECONDS``.
 
 Keeps every connection busy with one request after the other. Prints what wrk prints last: requests a second.
 """
