@@ -175,7 +175,7 @@ def _decode(data: bytes) -> Key:
         found = Key(kind, name, tuple((label, value) for label, value in labels), tuple(map(float, edges)))
         for pair in found.labels:
             "".join(pair).encode()  # text, and nothing that UTF-8 cannot hold
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise PageError("a record's key is damaged") from None
     if _problem(found):
         raise PageError("a record's key is damaged")
