@@ -22,6 +22,8 @@ from . import layout
 FIRST_SIZE: Final = 64 * 1024
 MAX_SIZE: Final = 16 * 1024 * 1024
 PRIVATE_SIZE: Final = 2 * 1024 * 1024
+# What ordinary series leave free for those that take what has no room of its own.
+RESERVE: Final = 16 * 1024
 PREFIX: Final = "worker-"
 SUFFIX: Final = ".page"
 # A mapping that kept its own descriptor would keep the lock in a forked child; before 3.13 it does, until it is freed.
@@ -71,8 +73,8 @@ class Page:
     def private(cls) -> Page:
         return cls(None, None)
 
-    def add(self, key: layout.Key) -> memoryview[float]:
-        """Append an empty record; its values as ``float`` cells.
+    def add(self, key: layout.Key, reserve: int = RESERVE) -> memoryview[float]:
+        """Append an empty record; its values as ``float`` cells. ``reserve``: bytes that stay free after it.
 
         Raises ``OSError`` when the page cannot grow and ``ValueError`` for a key that is too long.
         """
@@ -82,8 +84,8 @@ class Page:
         empty = key.empty
         data = layout.record(written, empty)
         end = self._used + len(data)
-        if end > self._size:
-            self._grow(max(2 * self._size, -(-end // FIRST_SIZE) * FIRST_SIZE))
+        if end + reserve > self._size:
+            self._grow(max(2 * self._size, -(-(end + reserve) // FIRST_SIZE) * FIRST_SIZE))
         self._map[self._used : end] = data
         cells = memoryview(self._map).cast("d")[end // 8 - len(empty) : end // 8]
         self._words[layout.USED_AT] = self._used = end
@@ -113,7 +115,8 @@ class Page:
                 raise OSError("private memory does not grow")
             self._map, self._size = mmap.mmap(-1, PRIVATE_SIZE), PRIVATE_SIZE
             return
-        while self._size < size:
-            self._size += os.pwrite(self.fd, bytes(size - self._size), self._size)
+        reserved = self._size
+        while reserved < size:
+            reserved += os.pwrite(self.fd, bytes(size - reserved), reserved)
         # Cells made before keep the older mapping alive; both show the same memory.
-        self._map = mmap.mmap(self.fd, size, **UNTRACKED)
+        self._map, self._size = mmap.mmap(self.fd, size, **UNTRACKED), size

@@ -26,7 +26,7 @@ from . import folder as folders
 from . import layout, names
 from .layout import Key, Kind, Pairs, SeriesKind
 from .names import Metric
-from .page import PREFIX, Page
+from .page import PREFIX, RESERVE, Page
 from .reader import Reader
 from .retired import overflow
 from .users import Users
@@ -266,21 +266,20 @@ class Recorder:
         series = self._overflow.get(key)
         if series is None:
             try:
-                series = self._new(key, metric)
+                series = self._new(key, metric, reserve=0)
             except OSError:
                 series = _wrap(key, _unread(len(key.empty)))
             self._overflow[key] = series
         return series
 
-    def _new(self, key: Key, metric: Metric) -> Series:
+    def _new(self, key: Key, metric: Metric, reserve: int = RESERVE) -> Series:
         """A series in the page, which then also says what ``metric`` is. Raises ``OSError`` without room."""
         page = self._open_page()
-        cells = page.add(key)
         if metric.name not in self._metrics:
             if metric.name not in names.BY_NAME:
-                page.add(layout.describe(metric))
+                page.add(layout.describe(metric), reserve)
             self._metrics[metric.name] = metric
-        return _wrap(key, cells)
+        return _wrap(key, page.add(key, reserve))
 
     def _open_page(self) -> Page:
         if self.page is None:
@@ -325,9 +324,13 @@ class Recorder:
         parents.leave()  # else the parent would seem alive as long as this child is
         self._users = None
         described, self._metrics = self._metrics, {}
-        for key, series in [*self._series.items(), *self._overflow.items()]:
+        for reserve, opened in ((RESERVE, self._series), (0, self._overflow)):
+            self._reopen(opened, described, reserve)
+
+    def _reopen(self, opened: dict[Key, Series], described: dict[str, Metric], reserve: int) -> None:
+        for key, series in opened.items():
             try:
-                series.cells = self._new(key, described[key.name]).cells
+                series.cells = self._new(key, described[key.name], reserve).cells
             except (KeyError, OSError):  # KeyError: of the series that nobody reads
                 series.cells = _unread(len(key.empty))
 
