@@ -26,6 +26,8 @@ from .names import Metric
 
 # What OpenSSL says of a certificate (X509_V_ERR_*), in our words.
 _VERIFY = {9: "certificate_not_yet_valid", 10: "certificate_expired", 62: "certificate_name", 64: "certificate_name"}
+# Seconds that a collection waits for one that hung before: enough to see at once that it answers again.
+HANGING_PATIENCE = 0.05
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -42,9 +44,9 @@ class Answer:
 class Probe:
     """Asks one service; not thread-safe.
 
-    A service that hangs delays a collection by ``patience`` seconds at most, whatever the number of its URLs, and a URL
-    is asked again only when the question before has ended, after ``timeout`` seconds at the latest. ``trusted``: whose
-    certificates are believed (by default the system's).
+    A service that begins to hang delays one collection by ``patience`` seconds, whatever the number of its URLs; the
+    next ones hardly wait for it until it has answered. A URL is asked again only when the question before has ended,
+    after ``timeout`` seconds at the latest. ``trusted``: whose certificates are believed (by default the system's).
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Probe:
         """``probe_*``: a sample a URL; of one that has not answered within the patience a failure."""
         values: dict[Metric, list[Sample]] = {}
         for question in self._questions:
-            answer = question.answer(self._began + self._patience)
+            answer = question.answer(self._began, self._patience)
             labels = question.labels
             values.setdefault(names.PROBE_SUCCESS, []).append(Sample("", labels, float(not answer.reason)))
             values.setdefault(names.PROBE_DURATION, []).append(Sample("", labels, answer.took))
@@ -97,6 +99,7 @@ class Question:
         self._url, self._timeout, self._trusted = url, timeout, trusted
         self._thread: threading.Thread | None = None
         self._began = 0.0
+        self._hangs = False
         self._resolving = False
         self._socket: socket.socket | None = None
         self._answer = Answer("timeout")
@@ -114,14 +117,18 @@ class Question:
         self._thread = threading.Thread(target=self._ask, name=f"probe {self.labels[0][1]}", daemon=True)
         self._thread.start()
 
-    def answer(self, deadline: float) -> Answer:
-        """What came until ``deadline`` (of the monotonic clock)."""
+    def answer(self, began: float, patience: float) -> Answer:
+        """What has come ``patience`` seconds after ``began`` (of the monotonic clock)."""
         thread = self._thread
-        if thread is not None:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        if thread is None or thread.is_alive():
-            waited = time.monotonic() - self._began if thread else 0.0
+        if thread is None:
+            return Answer("timeout")
+        deadline = began + (min(patience, HANGING_PATIENCE) if self._hangs else patience)
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            self._hangs = True
+            waited = time.monotonic() - self._began
             return Answer("dns" if self._resolving else "timeout", waited, None, self._expiry)
+        self._hangs = self._answer.reason == "timeout"
         return replace(self._answer, expiry=self._expiry)
 
     def _ask(self) -> None:
