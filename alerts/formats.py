@@ -291,9 +291,9 @@ def field(value: GoValue, name: str) -> GoValue:
 
 
 def _elements(value: GoValue) -> Sequence[Element]:
-    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
-        raise ValueError("wrong type for value; expected the result of a query")
-    return value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return value
+    raise ValueError("wrong type for value; expected the result of a query")
 
 
 def _element(value: GoValue) -> Element:

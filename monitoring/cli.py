@@ -203,7 +203,7 @@ def _generate(options: argparse.Namespace) -> int:
 def _exporter(options: argparse.Namespace) -> int:
     from anvil_monitor.exporter.server import Collector, create_app, otlp_app
 
-    from .web import Guard
+    from .web import ASGIApp, Guard
 
     configuration = _load(options)
     monitor = configuration.monitor
@@ -214,7 +214,8 @@ def _exporter(options: argparse.Namespace) -> int:
         except LookupError as error:
             raise ConfigurationError([Problem(f"[monitor] token: {error.args[0]}", configuration.path)]) from None
     collector = Collector(configuration)
-    app, otlp = create_app(configuration, collector), otlp_app(collector)
+    app: ASGIApp = create_app(configuration, collector)
+    otlp: ASGIApp = otlp_app(collector)
     if not options.trusted_network:
         app, otlp = Guard(app, monitor.host, token), Guard(otlp, monitor.otlp[0] if monitor.otlp else "", token)
     with contextlib.closing(collector):
