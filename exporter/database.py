@@ -29,7 +29,6 @@ class Database:
     def __init__(self, recorder: Recorder, edges: tuple[float, ...]) -> None:
         self._recorder, self._edges = recorder, edges
         self._series: dict[tuple[str, str], Histogram] = {}
-        self._met: dict[int, object] = {}
 
     def watch(self, engine: Any) -> None:
         """Listen to ``engine``; once however often it is asked.
@@ -77,12 +76,6 @@ class Database:
             if len(statement) <= HEAD:
                 self._series[system, statement] = series
         series.record(took)
-
-    def meets(self, target: object) -> bool:
-        """Whether ``target`` is met for the first time; it is remembered."""
-        known = id(target) in self._met
-        self._met[id(target)] = target
-        return not known
 
     def pool(self, name: str, ask: Callable[[], dict[str, float]]) -> None:
         """Show the pool ``name`` as ``ask`` tells it: connections by state, and ``max`` and ``pending`` requests."""

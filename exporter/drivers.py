@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .database import Database
 
 SYSTEM: Final = "postgresql"
+# What asyncpg's pools send by themselves when a connection comes back.
+RESET: Final = "SELECT pg_advisory_unlock_all()"
+_met: Final[dict[int, Any]] = {}  # pools and connections that are watched; they have no place for a mark
 TAKES: Final = "a SQLAlchemy engine, the module asyncpg or psycopg, or a pool of theirs"
 
 
@@ -31,8 +34,9 @@ def watch(target: Any, database: Database) -> None:
         _watch_psycopg(database)
     else:
         raise TypeError(f"the queries of {target!r:.80} cannot be timed; what can be: {TAKES}")
-    if isinstance(target, ModuleType) or not database.meets(target):
+    if isinstance(target, ModuleType) or id(target) in _met:
         return
+    _met[id(target)] = target
     if driver == "asyncpg" and hasattr(target, "get_idle_size"):
         for holder in getattr(target, "_holders", ()):  # private: those that were open before
             _log(getattr(holder, "_con", None), database)
@@ -65,7 +69,8 @@ def _log(connection: Any, database: Database) -> None:
 
 
 def _logged(database: Database, record: Any) -> None:
-    database.record(SYSTEM, record.query, record.elapsed)
+    if not record.query.startswith(RESET):
+        database.record(SYSTEM, record.query, record.elapsed)
 
 
 def _asyncpg_pool(pool: Any) -> dict[str, float]:
