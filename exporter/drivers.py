@@ -48,7 +48,7 @@ def watch(target: Any, database: Database) -> None:
 
 
 def _watch_asyncpg(database: Database) -> None:
-    from asyncpg.connection import Connection  # type: ignore[import-untyped]
+    from asyncpg.connection import Connection
 
     if getattr(Connection, "_anvil_monitor", None) is not None:
         return
@@ -83,7 +83,7 @@ def _watch_psycopg(database: Database) -> None:
 
     if getattr(psycopg.Cursor, "_anvil_monitor", None) is not None:
         return
-    psycopg.Cursor._anvil_monitor = database  # type: ignore[attr-defined]
+    psycopg.Cursor._anvil_monitor = database
     for cursor in (psycopg.Cursor, psycopg.ServerCursor, psycopg.AsyncCursor, psycopg.AsyncServerCursor):
         for method in ("execute", "executemany"):
             if method in vars(cursor):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from anvil_monitor.targets import (
     LOOPBACK,
@@ -203,7 +204,7 @@ def _generate(options: argparse.Namespace) -> int:
 def _exporter(options: argparse.Namespace) -> int:
     from anvil_monitor.exporter.server import Collector, create_app, otlp_app
 
-    from .web import ASGIApp, Guard
+    from .web import Guard
 
     configuration = _load(options)
     monitor = configuration.monitor
@@ -214,8 +215,8 @@ def _exporter(options: argparse.Namespace) -> int:
         except LookupError as error:
             raise ConfigurationError([Problem(f"[monitor] token: {error.args[0]}", configuration.path)]) from None
     collector = Collector(configuration)
-    app: ASGIApp = create_app(configuration, collector)
-    otlp: ASGIApp = otlp_app(collector)
+    app: Any = create_app(configuration, collector)
+    otlp: Any = otlp_app(collector)
     if not options.trusted_network:
         app, otlp = Guard(app, monitor.host, token), Guard(otlp, monitor.otlp[0] if monitor.otlp else "", token)
     with contextlib.closing(collector):
