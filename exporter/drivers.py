@@ -81,9 +81,10 @@ def _asyncpg_pool(pool: Any) -> dict[str, float]:
 def _watch_psycopg(database: Database) -> None:
     import psycopg
 
-    if getattr(psycopg.Cursor, "_anvil_monitor", None) is not None:
+    first: Any = psycopg.Cursor
+    if getattr(first, "_anvil_monitor", None) is not None:
         return
-    psycopg.Cursor._anvil_monitor = database
+    first._anvil_monitor = database
     for cursor in (psycopg.Cursor, psycopg.ServerCursor, psycopg.AsyncCursor, psycopg.AsyncServerCursor):
         for method in ("execute", "executemany"):
             if method in vars(cursor):
