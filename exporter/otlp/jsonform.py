@@ -48,17 +48,25 @@ def decode(body: bytes, limits: Limits, own: frozenset[tuple[str, str]] = frozen
     except (ValueError, RecursionError):
         raise RefusedError(400, "the body is not JSON") from None
     found = Request()
-    for resource_metrics in _list(_object(message, "the body"), "resourceMetrics"):
+    resources = _list(_object(message, "the body"), "resourceMetrics")
+    found.entered(len(resources), limits)
+    for resource_metrics in resources:
         part = _object(resource_metrics, "resourceMetrics")
-        resource = dict(_attributes(_object(part.get("resource") or {}, "resource")))
+        about = _object(part.get("resource") or {}, "resource")
+        if len(_list(about, "attributes")) > limits.resource_attributes:
+            raise RefusedError(413, f"a resource has at most {limits.resource_attributes} attributes")
+        resource = _attributes(about)
+        found.entered(len(_list(part, "scopeMetrics")), limits)
         points: list[Point] = []
         for scope_metrics in _list(part, "scopeMetrics"):
             metrics = _object(scope_metrics, "scopeMetrics")
+            found.entered(len(_list(metrics, "metrics")), limits)
             scope = _object(metrics.get("scope") or {}, "scope")
             named = f"{_text(scope, 'name')}@{_text(scope, 'version')}"
             for metric in _list(metrics, "metrics"):
                 _metric(_object(metric, "metrics"), named, limits, own, points, found)
-        found.resources.append((identity_of(resource), points))
+        if points:
+            found.resources.append((identity_of(dict(resource)), points))
     return found
 
 
@@ -119,11 +127,13 @@ def _temporality(data: dict[str, Any]) -> int:
 
 def _value(point: dict[str, Any], form: str, stream: Stream, limits: Limits) -> Value:
     if form == "histogram":
+        if len(_list(point, "explicitBounds")) > limits.bounds:
+            raise RejectedError(f"bounds are finite and ascending, at most {limits.bounds}")
         bounds = tuple(_number(each, "explicitBounds") for each in _list(point, "explicitBounds"))
-        return explicit(_counts(point), _whole(point, "count"), _sum(point), bounds, limits)
+        return explicit(_counts(point, limits), _whole(point, "count"), _sum(point), bounds, limits)
     if form == "exponentialHistogram":
         sides = [_object(point.get(name) or {}, name) for name in ("positive", "negative")]
-        positive, negative = ((_signed(side, "offset"), _counts(side)) for side in sides)
+        positive, negative = ((_signed(side, "offset"), _counts(side, limits)) for side in sides)
         scale, zero = _signed(point, "scale"), _whole(point, "zeroCount")
         return exponential(scale, zero, positive, negative, _whole(point, "count"), _sum(point), limits)
     if point.get("asInt") is not None:
@@ -134,6 +144,8 @@ def _value(point: dict[str, Any], form: str, stream: Stream, limits: Limits) -> 
 
 
 def _canonical(point: dict[str, Any], limits: Limits) -> Attributes:
+    if len(_list(point, "attributes")) > limits.attributes:
+        raise RejectedError(f"a point has at most {limits.attributes} attributes")
     pairs = _attributes(point)
     # Four characters of JSON surround a value at the least: the limit of the other form, near enough.
     if sum(len(name) + len(value) if isinstance(value, str) else len(name) for name, value in pairs) > (
@@ -203,7 +215,9 @@ def _text(owner: dict[str, Any], name: str) -> str:
     return value
 
 
-def _counts(owner: dict[str, Any]) -> list[int]:
+def _counts(owner: dict[str, Any], limits: Limits) -> list[int]:
+    if len(_list(owner, "bucketCounts")) > 4 * limits.bounds:
+        raise RejectedError(f"a histogram has at most {4 * limits.bounds} buckets")
     return [_integer(each, "bucketCounts", 0) for each in _list(owner, "bucketCounts")]
 
 

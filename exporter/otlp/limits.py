@@ -13,6 +13,8 @@ class Limits:
     body: int = 4 << 20  # as it arrives, and decompressed: decoding may take thirty times that for a moment
     body_seconds: float = 10.0
     points: int = 10_000
+    parts: int = 10_000  # resources, scopes and metrics together, with points or without
+    resource_attributes: int = 256
     attributes: int = 64  # a point
     attribute_name: int = 256
     attribute_value: int = 256  # longer ones are cut and told apart by a digest

@@ -110,6 +110,13 @@ class Request:
     rejected: Counter[str] = field(default_factory=Counter)
     ignored: int = 0
     size: int = 0
+    parts: int = 0
+
+    def entered(self, amount: int, limits: Limits) -> None:
+        """``amount`` more resources, scopes or metrics. Raises :class:`RefusedError` once there are too many."""
+        self.parts += amount
+        if self.parts > limits.parts:
+            raise RefusedError(413, f"a request has at most {limits.parts} resources, scopes and metrics")
 
     def seen(self, amount: int, limits: Limits) -> None:
         """``amount`` more points. Raises :class:`RefusedError` once there are too many."""

@@ -58,14 +58,20 @@ class Decoder:
         except DecodeError:
             raise RefusedError(400, "the body is no ExportMetricsServiceRequest in protobuf") from None
         found = Request()
+        found.entered(len(message.resource_metrics), self._limits)
         for resource_metrics in message.resource_metrics:
-            resource = {pair.key: _plain(pair.value) for pair in resource_metrics.resource.attributes}
+            if len(resource_metrics.resource.attributes) > self._limits.resource_attributes:
+                raise RefusedError(413, f"a resource has at most {self._limits.resource_attributes} attributes")
+            found.entered(len(resource_metrics.scope_metrics), self._limits)
             points: list[Point] = []
             for scope_metrics in resource_metrics.scope_metrics:
+                found.entered(len(scope_metrics.metrics), self._limits)
                 scope = f"{scope_metrics.scope.name}@{scope_metrics.scope.version}"
                 for metric in scope_metrics.metrics:
                     self._metric(metric, scope, own, points, found)
-            found.resources.append((identity_of(resource), points))
+            if points:
+                resource = {pair.key: _plain(pair.value) for pair in resource_metrics.resource.attributes}
+                found.resources.append((identity_of(resource), points))
         return found
 
     def _metric(

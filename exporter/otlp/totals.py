@@ -87,8 +87,6 @@ class Totals:
             now = self._clock()
             self._sweep(now)
             for identity, points in request.resources:
-                if not points:
-                    continue
                 try:
                     instance = self._instance(identity, now)
                     service = self._service(identity.service)

@@ -146,7 +146,15 @@ BOMB = gzip.compress(bytes(50 << 20))
         (b"", {**PROTOBUF, "content-encoding": "gzip"}, 400, "not gzip"),
         (BOMB, {**PROTOBUF, "content-encoding": "gzip"}, 413, "when unpacked"),
         (bytes(5 << 20), PROTOBUF, 413, "at most 4194304 bytes"),
-        (request(*[gauge("x", 1)] * 10_001).SerializeToString(), PROTOBUF, 413, "at most 10000 points"),
+        (b"\x0a\x00" * 10_001, PROTOBUF, 413, "resources, scopes and metrics"),
+        (b'{"resourceMetrics": [%s]}' % b",".join([b"{}"] * 10_001), JSON, 413, "resources, scopes and metrics"),
+        (
+            request(gauge("x", 1), **{f"a{i}": "x" for i in range(300)}).SerializeToString(),
+            PROTOBUF,
+            413,
+            "a resource has",
+        ),
+        (request(*[gauge("x", 1)] * 10_001).SerializeToString(), PROTOBUF, 413, "at most 10000"),
     ],
 )
 def test_a_hostile_body_gets_its_answer_and_leaves_nothing(
