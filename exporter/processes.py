@@ -148,19 +148,23 @@ class ServerProcesses:
         self.problem = found.reason
 
     def _count_restarts(self, tree: list[Stat]) -> None:
-        roots = {root.pid: root for root in self._roots if tree}
-        if self._restarts.saw({root.key for root in roots.values()}):
+        if self._restarts.saw({root.key for root in self._roots if tree}):
             self._worker_restarts.forget()  # all workers are new with their supervisor
-        workers = [stat for stat in tree if stat.parent in roots and not stat.ended]
-        self._worker_restarts.saw({stat.key for stat in workers if self._plainly_worker(roots[stat.parent], stat)})
+        seen = {stat.pid: stat for stat in tree if not stat.ended}
+        workers: dict[int, Key] = {}
+        for pid, stat in seen.items():  # parents come before their children
+            parent = seen.get(stat.parent)
+            if parent is not None and parent.pid not in workers and self._plainly_worker(parent, stat):
+                workers[pid] = stat.key
+        self._worker_restarts.saw(set(workers.values()))
 
-    def _plainly_worker(self, root: Stat, child: Stat) -> bool:
+    def _plainly_worker(self, parent: Stat, child: Stat) -> bool:
         """A helper that comes and goes (a shell, a converter of images) is no worker that restarts."""
-        pair = root.key, child.key
+        pair = parent.key, child.key
         if pair not in self._is_worker:
             if len(self._is_worker) >= 4096:
                 self._is_worker.clear()
-            self._is_worker[pair] = procfs.same_program(self._table.command(root.pid), self._table.command(child.pid))
+            self._is_worker[pair] = procfs.same_program(self._table.command(parent.pid), self._table.command(child.pid))
         return self._is_worker[pair]
 
 

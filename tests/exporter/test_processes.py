@@ -329,6 +329,27 @@ def test_a_pid_that_changed_hands_is_another_process(tmp_path: Path) -> None:
     assert found["process_count"] == 2
 
 
+def test_workers_below_a_wrapper(tmp_path: Path) -> None:
+    """The root may be an init or a shell: workers are counted below the supervisor that it started, helpers of workers
+    are not."""
+    proc = tmp_path / "proc"
+    spawned = b"python\0-c\0from multiprocessing.spawn import spawn_main; spawn_main()\0"
+    a_process(proc, 1, 0)
+    a_process(proc, 50, 1, cmdline=b"/sbin/docker-init\0--\0uvicorn\0shop:app\0")
+    a_process(proc, 51, 50, cmdline=b"uvicorn\0shop:app\0")
+    for pid in (52, 53):
+        a_process(proc, pid, 51, cmdline=spawned)
+    a_process(proc, 60, 52, cmdline=spawned)
+    processes = ServerProcesses(service(ProcessFinder.COMMAND, "uvicorn"), processes=ProcTable(str(proc)))
+    assert values(processes)["process_count"] == 5
+    for gone, new, parent in ((60, 61, 52), (53, 54, 51)):
+        (proc / str(gone) / "stat").unlink()
+        assert values(processes)["process_count"] == 4
+        a_process(proc, new, parent, cmdline=spawned)
+        assert values(processes)["process_count"] == 5
+    assert (values(processes)["workers"], values(processes)["process_restarts_total"]) == (1, 0)
+
+
 def test_the_table_reads_only_what_is_new(tmp_path: Path) -> None:
     """While the kernel has given no new pid nothing is listed; a new process and orphans are seen at once."""
     proc, clock = tmp_path / "proc", [0.0]
