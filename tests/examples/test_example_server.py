@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import httpx
 import psutil
 import pytest
+from browsers import chromium
+from prometheus_client.parser import text_string_to_metric_families
 
 from examples.processes import Processes, free_port
 
@@ -59,6 +61,35 @@ def test_its_page_measures_itself(shop: httpx.Client) -> None:
     assert '<script src="/anvil-monitor/beacon.js" defer></script>' in page
     assert "sendBeacon" in shop.get("/anvil-monitor/beacon.js").text
     assert shop.get("/pictures/1.svg").headers["content-type"] == "image/svg+xml"
+
+
+@pytest.mark.needs("chromium")
+def test_a_real_browser_visits_its_page(shop: httpx.Client) -> None:
+    """Page load and all five vitals of a visit with Chromium arrive under the page's own route, each once."""
+    with chromium() as browser:
+        tab = browser.new_page()
+        tab.goto(f"{shop.base_url}/", wait_until="load")
+        tab.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+        tab.click("h1")
+        tab.wait_for_timeout(100)
+        tab.goto("about:blank")
+        deadline = time.monotonic() + 15
+        while len(counted := visits(shop)) < 6 and time.monotonic() < deadline:
+            tab.wait_for_timeout(100)
+    vitals = [
+        f"browser_web_vital_{name}" for name in ("cls", "fcp_seconds", "inp_seconds", "lcp_seconds", "ttfb_seconds")
+    ]
+    assert counted == {(name, "/"): 1.0 for name in ["browser_page_load_duration_seconds", *vitals]}
+    assert 'anvil_monitor_beacons_total{result="taken"} 2' in shop.get("/metrics").text
+
+
+def visits(shop: httpx.Client) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name.removesuffix("_count"), sample.labels["url_template"]): sample.value
+        for family in text_string_to_metric_families(shop.get("/metrics").text)
+        for sample in family.samples
+        if sample.name.startswith("browser_") and sample.name.endswith("_count")
+    }
 
 
 def test_it_is_slow_in_both_workers_and_recovers(shop: httpx.Client) -> None:
