@@ -11,8 +11,9 @@ from typing import Final, TypeAlias
 from . import formats
 from .formats import Element, GoValue
 
+# An atomic group: a text that was read is never read again as single characters, of which there are 2^n ways.
 ACTION: Final = re.compile(
-    r"\{\{(?P<left>- )?(?P<body>(?:\"(?:\\.|[^\"\\\n])*\"|`[^`]*`|(?!\}\}).)*?)(?P<right> -)?\}\}", re.DOTALL
+    r"\{\{(?P<left>- )?(?P<body>(?>\"(?:\\.|[^\"\\\n])*\"|`[^`]*`|(?!\}\}).)*?)(?P<right> -)?\}\}", re.DOTALL
 )
 COMMENT: Final = re.compile(r"/\*.*\*/", re.DOTALL)
 TOKEN: Final = re.compile(
@@ -107,10 +108,14 @@ class _Pieces:
 
 def _split(text: str) -> Iterator[tuple[bool, str]]:
     position, trim = 0, False
-    for action in ACTION.finditer(text):
-        before = text[position : action.start()]
-        if "{{" in before:
+    while (start := text.find("{{", position)) >= 0:
+        # In "{{{" the action may begin one later; what fails at both would make a search look at all the rest again.
+        action = ACTION.match(text, start) or (
+            ACTION.match(text, start + 1) if text[start + 2 : start + 3] == "{" else None
+        )
+        if action is None:
             break
+        before = text[position : action.start()]
         before = before.lstrip(" \t\r\n") if trim else before
         yield False, before.rstrip(" \t\r\n") if action["left"] else before
         trim, position = bool(action["right"]), action.end()

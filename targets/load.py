@@ -70,6 +70,8 @@ def parse(text: str, path: Path | None = None, environ: Mapping[str, str] | None
         what = re.sub(r" \(at .*\)$", "", str(error))
         line = int(place.group(1)) if place else text.count("\n") + 1
         raise ConfigurationError([Problem(f"is not valid TOML: {what}", path, line)]) from None
+    except RecursionError:
+        raise ConfigurationError([Problem("is nested too deeply to be read", path)]) from None
     defaults = tomllib.loads((resources.files(__package__) / "phase2.toml").read_text(encoding="utf-8"))["targets"]
     problems: list[Problem] = []
     root = Table("", document, Lines(text), path, problems)

@@ -13,20 +13,14 @@ from typing import Any, Literal
 
 import promql_parser as parser
 
+from anvil_monitor.alerts.depth import too_much
+
 from ..samples import NAME, Matcher, PatternError
 from .nodes import Aggregate, At, Binary, Call, Matching, Negate, Node, Number, Range, Selector, String, Subquery
 from .values import QueryError
 
-DEEPEST = 200
-"""Nested brackets plus operators in one query; the parser's own stack ends near 2,500, Python's near 1,000."""
-
-LONGEST = 100_000
-"""Characters in one query."""
-
 MILLISECOND = timedelta(milliseconds=1)
 
-_STRINGS = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`|#[^\n]*", re.DOTALL)
-_OPERATORS = re.compile(r"[-+*/%^]|[<>=!]=?|\b(?:and|or|unless|atan2)\b", re.IGNORECASE)
 _AT = re.compile(
     r"^ {8}at: (?:(None)|Some\(\s+(?:(Start|End)|At\(\s+SystemTime \{\s+tv_sec: (-?\d+),\s+tv_nsec: (\d+)))",
     re.MULTILINE,
@@ -38,7 +32,8 @@ _CARDS: dict[str, Literal["one", "left", "right"]] = {"ManyToOne": "left", "OneT
 @lru_cache(maxsize=512)
 def parse(query: str) -> Node:
     """The tree of a query. Raises QueryError of kind ``bad_data``."""
-    _refuse_bombs(query)
+    if reason := too_much(query):
+        raise QueryError("bad_data", f"invalid query {_shown(query)}: {reason}")
     try:
         return _node(parser.parse(query))
     except QueryError as error:
@@ -51,23 +46,6 @@ def parse(query: str) -> Node:
 
 def _shown(query: str) -> str:
     return repr(query if len(query) <= 200 else query[:200] + "…")
-
-
-def _refuse_bombs(query: str) -> None:
-    if len(query) > LONGEST:
-        raise QueryError("bad_data", f"a query of {len(query)} characters; at most {LONGEST} are read")
-    bare = _STRINGS.sub('""', query)
-    depth = deepest = 0
-    for character in bare:
-        if character in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in ")]}":
-            depth -= 1
-    operators = len(_OPERATORS.findall(re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", bare)))
-    if deepest + operators > DEEPEST:
-        message = f"{deepest} nested brackets and {operators} operators; at most {DEEPEST} together are read"
-        raise QueryError("bad_data", f"invalid query {_shown(query)}: {message}")
 
 
 def _node(node: Any) -> Node:
