@@ -15,8 +15,9 @@ import pytest
 from clients import Clients
 from servers import COUNT, UVICORN_WORKER, eventually, get, gunicorn, running, value
 
-SECONDS = float(os.environ.get("ANVIL_SOAK_SECONDS", "12"))
-APPLICATION = """
+SECONDS = float(os.environ.get("ANVIL_SOAK_SECONDS", "10"))
+FEWEST, PATIENCE = 6, 30.0
+ASGI = """
 import asyncio, os
 from fastapi import FastAPI
 from anvil_monitor.exporter import instrument
@@ -34,12 +35,34 @@ async def slow(number: int) -> int:
 
 instrument(app)
 """
-PATHS = {"/items/7": "/items/{number}", "/slow/7": "/slow/{number}"}
+WSGI = """
+import os, time
+from flask import Flask
+from anvil_monitor.exporter import instrument
+
+app = Flask("served")
+
+@app.get("/items/<number>")
+def item(number):
+    return str(os.getpid())
+
+@app.get("/slow/<number>")
+def slow(number):
+    time.sleep(0.2)
+    return str(os.getpid())
+
+instrument(app)
+"""
+PATHS = {"/items/7": "items", "/slow/7": "slow"}
 
 
-@pytest.mark.timeout(SECONDS + 60)
-@pytest.mark.parametrize("worker", [UVICORN_WORKER, "asgi"])
-def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path, worker: str) -> None:
+@pytest.mark.timeout(SECONDS + PATIENCE + 60)
+@pytest.mark.parametrize(
+    ("worker", "application"),
+    [(UVICORN_WORKER, ASGI), ("asgi", ASGI), ("gthread", WSGI)],
+    ids=["uvicorn", "asgi", "wsgi"],
+)
+def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path, worker: str, application: str) -> None:
     """Workers are killed with SIGKILL, up to three a second, under load: what clients were answered is what is counted.
 
     Most are killed by a client at the moment it has the answer, others at any moment of their lives.
@@ -52,8 +75,9 @@ def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path, worker: str) ->
     def command(port: int, *arguments: str) -> list[str]:
         return gunicorn(port, *arguments, worker=worker)
 
-    with running(tmp_path, command, "--workers", "4", application=APPLICATION) as server:
-        seen: dict[str, list[float]] = {route: [] for route in PATHS.values()}
+    arguments = ("--workers", "4", *(("--threads", "8") if worker == "gthread" else ()))
+    with running(tmp_path, command, *arguments, application=application) as server:
+        seen: dict[str, list[float]] = {name: [] for name in PATHS.values()}
         in_flight: list[float] = []
         kills, answers, last = 0, 0, 0.0
         killed: list[int] = []
@@ -69,7 +93,8 @@ def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path, worker: str) ->
 
         ends = time.monotonic() + SECONDS
         with Clients(server.port, tuple(PATHS), connections=8, on_answer=kill) as clients:
-            while time.monotonic() < ends:
+            # A machine that does other work gets more time for as much killing.
+            while time.monotonic() < ends or (kills < FEWEST and time.monotonic() < ends + PATIENCE):
                 time.sleep(0.2)
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     scrape(server.port, seen, in_flight)
@@ -79,14 +104,14 @@ def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path, worker: str) ->
         eventually(lambda: not any(map(alive, killed)))
         text = first_scrape(server.port)
         workers = {child.pid for child in server.process.children()}
-        counted = {path: value(text, COUNT, http_route=route) for path, route in PATHS.items()}
+        counted = {path: of_route(text, name) for path, name in PATHS.items()}
         print(f"{kills} kills; answered {dict(clients.answered)}, counted {counted}, broken {dict(clients.broken)}")
-        assert kills > SECONDS / 2
-        for path, route in PATHS.items():
+        assert kills >= FEWEST
+        for path, name in PATHS.items():
             assert clients.failed[path] == 0
             assert clients.answered[path] > 3
             assert clients.answered[path] <= counted[path] <= clients.answered[path] + clients.broken[path]
-            assert seen[route] == sorted(seen[route])
+            assert seen[name] == sorted(seen[name])
         assert max(in_flight) > 4
         assert value(text, "http_server_active_requests") == 0
         assert value(text, "http_server_oldest_request_age_seconds") == 0
@@ -95,6 +120,11 @@ def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path, worker: str) ->
         rest = {path.name for path in server.pages.iterdir()} - set(server.page_files())
         assert {name for name in rest if not name.startswith(".new-")} <= {"retired", "fold.lock", "salt"}
         assert len(rest) <= 3 + kills / 4
+
+
+def of_route(text: str, name: str) -> float:
+    """The count of ``/name/…``, whose template frameworks spell differently."""
+    return sum(value(text, COUNT, http_route=f"/{name}/{spelt}") for spelt in ("{number}", "<number>"))
 
 
 def send_kill(pid: int, killed: list[int]) -> None:
@@ -118,6 +148,6 @@ def first_scrape(port: int) -> str:
 
 def scrape(port: int, seen: dict[str, list[float]], in_flight: list[float]) -> None:
     text = get(port, "/metrics")[1]
-    for route, values in seen.items():
-        values.append(value(text, COUNT, http_route=route))
+    for name, values in seen.items():
+        values.append(of_route(text, name))
     in_flight.append(value(text, "http_server_active_requests"))
