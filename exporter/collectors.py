@@ -22,7 +22,10 @@ def collect(registry: Any, own: Callable[[Any], bool], ours: set[str]) -> Iterat
     """
     info = registry.get_target_info()
     if info:
-        yield _gauge("target_info", "Target metadata", [Sample("", _labels(info), 1.0)])
+        try:
+            yield _gauge("target_info", "Target metadata", [Sample("", _labels(info), 1.0)])
+        except ValueError as error:
+            complain("target_info", "is left out: %s", error)
     left = MAX_SAMPLES
     for collector in list(registry._collector_to_names):
         if own(collector) or _sdk(collector):

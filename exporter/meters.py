@@ -13,6 +13,7 @@ https://opentelemetry.io/docs/specs/otel/metrics/api/
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,6 +49,7 @@ BYTES_EDGES: Final = tuple(float(4**power) for power in range(4, 15))  # 256 byt
 SDK_EDGES: Final = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1e3, 2.5e3, 5e3, 7.5e3, 1e4)
 INSTRUMENT_NAME: Final = re.compile(r"[a-zA-Z][-_./a-zA-Z0-9]{0,254}")
 MAX_METRICS: Final = 2000
+_making = threading.RLock()  # of instruments; one for all, so that a forked child can have it anew
 
 # The page kind of each instrument, and the kind its Prometheus name is made by.
 KINDS: Final[Mapping[type, tuple[SeriesKind, NameKind]]] = {
@@ -81,7 +83,6 @@ class Streams:
     def __init__(self, recorder: Recorder, edges: Mapping[str, tuple[float, ...]]) -> None:
         self.recorder, self.edges = recorder, edges
         self._found: dict[str, Stream] = {}
-        self._lock = threading.Lock()
         self._refused: set[str] = set()
 
     def get(
@@ -93,7 +94,7 @@ class Streams:
         if not taken(made):
             self._refuse(made, "is measured by anvil-monitor itself; a meter's is left out")
             return None
-        with self._lock:
+        with _making:
             stream = self._found.get(made)
             if stream is None and len(self._found) < MAX_METRICS:
                 metric = names.BY_NAME.get(made) or names.foreign(
@@ -114,7 +115,7 @@ class Streams:
         return stream
 
     def _refuse(self, name: str, why: str) -> None:
-        with self._lock:
+        with _making:
             if name in self._refused or len(self._refused) >= MAX_METRICS:
                 return
             self._refused.add(name)
@@ -128,7 +129,6 @@ class PageMeter(Meter):
         super().__init__(name, version, schema_url)
         self._provider = provider
         self._made: dict[tuple[object, ...], Any] = {}
-        self._making = threading.Lock()
 
     def create_counter(self, name: str, unit: str = "", description: str = "") -> metrics.Counter:
         return self._make(PageCounter, metrics.NoOpCounter, name, unit, description)  # type: ignore[no-any-return]
@@ -169,7 +169,7 @@ class PageMeter(Meter):
         """An instrument of ``kind``, the same one for the same question; one of ``none`` where it cannot be."""
         unit, description = unit or "", description or ""
         identity = kind, name.lower(), unit, description
-        with self._making:
+        with _making:
             found = self._made.get(identity)
             if found is None:
                 found = self._new(kind, name, unit, description, callbacks, advised) or none(name)
@@ -211,13 +211,12 @@ class PageMeterProvider(MeterProvider):
         self._publisher = publisher
         self._meters: dict[tuple[str, str, str], PageMeter] = {}
         self._observed: list[Observed] = []
-        self._lock = threading.Lock()
 
     def get_meter(
         self, name: str, version: str | None = None, schema_url: str | None = None, attributes: Any = None
     ) -> PageMeter:
         identity = str(name), str(version or ""), str(schema_url or "")
-        with self._lock:
+        with _making:
             meter = self._meters.get(identity)
             if meter is None:
                 meter = PageMeter(self, identity[0], version, schema_url)
@@ -227,7 +226,7 @@ class PageMeterProvider(MeterProvider):
 
     def observe(self, instrument: Observed) -> None:
         """Have ``instrument`` asked by the publisher from now on."""
-        with self._lock:
+        with _making:
             self._observed.append(instrument)
             first = len(self._observed) == 1
         if first:
@@ -268,3 +267,11 @@ def install(recorder: Recorder, edges: Mapping[str, tuple[float, ...]]) -> None:
 def edges_rise(edges: Sequence[float]) -> bool:
     """Whether Prometheus can have these bucket edges."""
     return all(-inf < edge < inf for edge in edges) and all(a < b for a, b in pairwise(edges))
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

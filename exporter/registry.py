@@ -48,11 +48,14 @@ def adopt(recorder: Recorder, registry: Any = None, publisher: Publisher = publi
     """Make the metrics of ``registry`` (by default ``prometheus_client.REGISTRY``) cells of ``recorder``'s pages.
 
     A registry is adopted once: of several services instrumented in one process, the first has its metrics. A registry
-    in prometheus_client's own multiprocess mode is left alone.
+    in prometheus_client's own multiprocess mode is left alone. Raises ``TypeError`` for what is no registry.
     """
     import prometheus_client
 
     registry = prometheus_client.REGISTRY if registry is None else registry
+    fits = isinstance(registry, prometheus_client.CollectorRegistry)
+    if not fits:
+        raise TypeError(f"registry takes a prometheus_client.CollectorRegistry, True or False, not {registry!r:.80}")
     with _adopting:
         if getattr(registry, "_anvil_monitor", None) is not None:
             return

@@ -215,3 +215,25 @@ client.get("secret")
     edges = {labels["le"] for name, labels, _ in found if name == "db_client_operation_duration_seconds_bucket"}
     assert "0.05" in edges
     assert [value for name, labels, value in found if name == "db_client_connection_count"]
+
+
+def test_an_instrumentation_of_opentelemetry(tmp_path: Path) -> None:
+    """Its duration of queries comes out of our /metrics under the same name, without the SDK."""
+    code = """
+os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "database"
+import sqlite3, sys
+from opentelemetry.instrumentation.dbapi import trace_integration
+trace_integration(sqlite3, "connect", "sqlite")
+cursor = sqlite3.connect(":memory:").cursor()
+cursor.execute("CREATE TABLE items (name)")
+for _ in range(2):
+    cursor.execute("SELECT * FROM items WHERE name = 'secret'")
+assert "opentelemetry.sdk" not in sys.modules
+"""
+    found = run(code, tmp_path, 0)
+    counts = {
+        tuple(sorted(labels.items())): value
+        for name, labels, value in found
+        if name == "db_client_operation_duration_seconds_count"
+    }
+    assert counts[("db_operation_name", "SELECT"), ("db_system_name", "sqlite")] == 2

@@ -108,8 +108,8 @@ def test_every_kind_of_metric(server: Server, existing: bool) -> None:
     shown = server.shown()
     expected = {
         ("orders_total", (("pay", "card"),)): 3, ("orders_total", (("pay", "cash"),)): 0.5, ("queue", ()): 5,
-        ("basket_euros_bucket", (("kind", "a"), ("le", "1"))): 0,
-        ("basket_euros_bucket", (("kind", "a"), ("le", "5"))): 1,
+        ("basket_euros_bucket", (("kind", "a"), ("le", "1.0"))): 0,
+        ("basket_euros_bucket", (("kind", "a"), ("le", "5.0"))): 1,
         ("basket_euros_bucket", (("kind", "a"), ("le", "+Inf"))): 2,
         ("basket_euros_sum", (("kind", "a"),)): 10.5, ("size_sum", ()): 8, ("size_count", ()): 2,
     }  # fmt: skip
@@ -416,6 +416,12 @@ print(render([*families(Reader(recorder.folder).totals(), {}), *others(recorder)
         assert sum(s.value for s in samples if s.name == "python_gc_collections_total") >= expected
         assert [s.value for s in samples if s.name == "python_info"] == [1]
         assert not [s.name for s in samples if s.name.startswith("process_")]
+
+
+def test_what_is_no_registry(server: Server) -> None:
+    """It is said what can be given."""
+    with pytest.raises(TypeError, match=r"takes a prometheus_client\.CollectorRegistry"):
+        adopt(server.recorder, "all", server.publisher)
 
 
 def test_multiprocess_mode_is_left_alone(

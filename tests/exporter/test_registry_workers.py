@@ -52,13 +52,19 @@ instrument(app)
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[int, psutil.Process]]:
+UVICORN = "uvicorn served:app --port {port} --workers 3 --log-level warning --no-access-log"
+GUNICORN = (
+    "gunicorn served:app --bind 127.0.0.1:{port} --workers 3 --worker-class uvicorn_worker.UvicornWorker "
+    "--preload --log-level warning"
+)
+
+
+@pytest.fixture(params=[UVICORN, GUNICORN], ids=["spawned", "forked after the import"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, psutil.Process]]:
     (tmp_path / "served.py").write_text(SERVER)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "served:app", "--port", str(port), "--workers", "3",
-               "--log-level", "warning", "--no-access-log"]  # fmt: skip
+    command = [sys.executable, "-m", *request.param.format(port=port).split()]
     environ = {**os.environ, "ANVIL_MONITOR_PAGES": str(tmp_path / "pages")}
     process = subprocess.Popen(command, cwd=tmp_path, env=environ)
     try:
