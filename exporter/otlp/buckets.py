@@ -41,7 +41,7 @@ def _plan(bounds: tuple[float, ...], edges: tuple[float, ...]) -> tuple[tuple[in
 def rebucket(counts: Sequence[float], bounds: tuple[float, ...], edges: tuple[float, ...]) -> list[float]:
     """``counts`` (one more than ``bounds``) as counts of the buckets between ``edges`` (one more than those)."""
     if bounds == edges:
-        return list(map(float, counts))
+        return list(counts)
     below = [0.0, *accumulate(map(float, counts))]
     return _differences([_at(below, counts, whole, share) for whole, share in _plan(bounds, edges)], below[-1])
 

@@ -245,15 +245,17 @@ def explicit(counts: list[int], total: int, sum_: float, bounds: tuple[float, ..
         raise RejectedError("a histogram's counts must add up to its count")
     if not math.isfinite(sum_):
         raise RejectedError("a value must be finite")
-    if not _good_bounds(bounds, limits.bounds):
+    kept = _good_bounds(bounds, limits.bounds)
+    if kept is None:
         raise RejectedError(f"bounds are finite and ascending, at most {limits.bounds}")
-    return Explicit(counts, sum_, bounds)
+    return Explicit(counts, sum_, kept)
 
 
 @lru_cache(maxsize=256)
-def _good_bounds(bounds: tuple[float, ...], most: int) -> bool:
+def _good_bounds(bounds: tuple[float, ...], most: int) -> tuple[float, ...] | None:
+    """Bounds that are good, for all that are equal the same ones; None for bad ones."""
     ascending = all(one < two for one, two in pairwise(bounds))
-    return ascending and len(bounds) <= most and all(map(math.isfinite, bounds))
+    return bounds if ascending and len(bounds) <= most and all(map(math.isfinite, bounds)) else None
 
 
 def exponential(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from operator import sub
 from typing import TypeAlias
 
 from .buckets import rescale
@@ -103,11 +104,10 @@ def step(source: Source, point: Point) -> Increment | None:
 def _more(old: Increment, new: Increment) -> Increment | None:
     """``new`` less ``old``; None if something fell."""
     if isinstance(new, Explicit) and isinstance(old, Explicit):
-        if new.bounds != old.bounds or any(one > two for one, two in zip(old.counts, new.counts, strict=True)):
+        if new.bounds != old.bounds:
             return None
-        return Explicit(
-            [two - one for one, two in zip(old.counts, new.counts, strict=True)], new.sum - old.sum, new.bounds
-        )
+        counts = list(map(sub, new.counts, old.counts))
+        return None if min(counts) < 0 else Explicit(counts, new.sum - old.sum, new.bounds)
     if isinstance(new, Exponential) and isinstance(old, Exponential):
         scale = min(new.scale, old.scale)
         one, two = rescale(old, scale), rescale(new, scale)

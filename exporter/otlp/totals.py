@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
+from operator import add
 from time import monotonic
 
 from anvil_monitor.targets import Target, histogram_limits
@@ -166,8 +167,7 @@ class Totals:
         edges = self._edges[service.name, source.stream.metric.name]
         counts, bounds = explicit_of(more) if isinstance(more, Exponential) else (more.counts, more.bounds)
         values[0] += more.sum
-        for i, count in enumerate(rebucket(counts, bounds, edges), 1):
-            values[i] += count
+        values[1:] = map(add, values[1:], rebucket(counts, bounds, edges))
 
     def _family(self, stream: Stream) -> None:
         """The metric's name is taken, unless it is another metric's already."""
