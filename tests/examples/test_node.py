@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,12 +17,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import uvicorn
 
 from anvil_monitor.exporter.server import Collector, create_app
 from anvil_monitor.targets.load import parse
+from examples.processes import free_port
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "node"
 REGISTER = "@opentelemetry/auto-instrumentations-node/register"
@@ -101,7 +104,7 @@ def until(done: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
 class Node:
     """The example, started with environment variables alone."""
 
-    def __init__(self, folder: Path, modules: Path, exporter: Exporter, require: str, **more: str) -> None:
+    def __init__(self, folder: Path, modules: Path, receiver: Exporter | Monitor, require: str, **more: str) -> None:
         shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules"))
         (folder / "node_modules").symlink_to(modules)
         environment = {
@@ -110,7 +113,7 @@ class Node:
             "PORT": "0",
             "NODE_OPTIONS": f"--require {require}",
             "OTEL_SERVICE_NAME": "anvil",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": exporter.url,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
             "OTEL_METRICS_EXPORTER": "otlp",
             "OTEL_TRACES_EXPORTER": "none",
             "OTEL_LOGS_EXPORTER": "none",
@@ -257,6 +260,87 @@ def test_a_restart_goes_on_where_the_first_ended(exporter: Exporter, node: Calla
     first.close()
     node().use()
     until(lambda: counts(exporter) == {key: 2 * n for key, n in COUNTS.items()}, "nine more are counted")
+
+
+class Monitor:
+    """``anvil-monitor up`` beside the Node server, as docs/node.md has it, in shorter times."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        monitor, self.otlp = free_port(0), free_port(0)
+        self.url, self.api = f"http://127.0.0.1:{self.otlp}", f"http://127.0.0.1:{monitor}/api/v1"
+        text = f'''
+        [service]
+        name = "anvil"
+        url = "http://127.0.0.1:{port}/health"
+        metrics = "otlp"
+        port = {port}
+        [targets.api_response_time]
+        window = "4s"
+        for = "1s"
+        floor = 5
+        [targets.memory]
+        window = "4s"
+        [targets.concurrent_users]
+        window = "4s"
+        [monitor]
+        listen = "127.0.0.1:{monitor}"
+        otlp = "127.0.0.1:{self.otlp}"
+        data = "{folder}/data"
+        scrape_interval = "400ms"
+        scrape_timeout = "300ms"
+        evaluation_interval = "400ms"
+        '''
+        (folder / "monitor.toml").write_text(text)
+        self._log = folder / "up.txt"
+        command = [sys.executable, "-m", "anvil_monitor.monitoring.cli", "up", "--config", "monitor.toml"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        until(self._ready, "the monitor answers")
+
+    def _ready(self) -> bool:
+        assert self._process.poll() is None, self._log.read_text()
+        try:
+            return self.query("vector(1)") is not None
+        except OSError:
+            return False
+
+    def query(self, promql: str) -> float | None:
+        """The value of an instant query of one series."""
+        with urllib.request.urlopen(f"{self.api}/query?{urlencode({'query': promql})}", timeout=10) as answer:
+            found = json.load(answer)["data"]["result"]
+        return float(found[0]["value"][1]) if found else None
+
+    def close(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(20)
+
+
+def test_the_same_targets_are_driven(tmp_path: Path, modules: Path) -> None:
+    """A slow Node server misses the target that a slow FastAPI server misses: value, estimate, alert, memory, users."""
+    port = free_port(0)
+    monitor = Monitor(tmp_path, port)
+    server = None
+    try:
+        server = Node(tmp_path / "server", modules, monitor, REGISTER, PORT=str(port))
+
+        def value(target: str) -> Callable[[], float | None]:
+            def ask() -> float | None:
+                assert server is not None
+                server.get("/api/orders/slow?ms=260")
+                return monitor.query(f'target:value{{service="anvil",target="{target}"}}')
+
+            return ask
+
+        until(lambda: (value("api_response_time")() or 0) > 0.2, "the p95 is over its limit", 30)
+        assert monitor.query('target:estimate{service="anvil",target="api_response_time"}') == 1
+        assert 50e6 < until(value("memory"), "the memory has a value") < 500e6
+        assert 0 < until(value("concurrent_users"), "the users have a value") < 5
+        firing = 'ALERTS{alertname="TargetMissed",alertstate="firing",service="anvil",target="api_response_time"}'
+        until(lambda: value("memory")() and monitor.query(firing), "the alert fires")
+    finally:
+        if server is not None:
+            server.close()
+        monitor.close()
 
 
 def test_the_lock_file_names_no_registry() -> None:
