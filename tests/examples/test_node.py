@@ -27,6 +27,7 @@ from anvil_monitor.targets.load import parse
 from examples.processes import free_port
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "node"
+DOCUMENT = EXAMPLE.parents[1] / "docs" / "node.md"
 REGISTER = "@opentelemetry/auto-instrumentations-node/register"
 pytestmark = pytest.mark.needs("npm")
 
@@ -101,6 +102,13 @@ def until(done: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
     raise AssertionError(f"not within {seconds:g} s: {what}")
 
 
+def documented() -> dict[str, str]:
+    """The variables that docs/node.md gives."""
+    block = DOCUMENT.read_text().partition("```sh\n")[2].partition("```")[0]
+    found = dict(line.removeprefix("export ").split("=", 1) for line in block.splitlines())
+    return {name: value.strip('"') for name, value in found.items()}
+
+
 class Node:
     """The example, started with environment variables alone."""
 
@@ -108,19 +116,14 @@ class Node:
         shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules"))
         (folder / "node_modules").symlink_to(modules)
         environment = {
+            **documented(),
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "PORT": "0",
             "NODE_OPTIONS": f"--require {require}",
-            "OTEL_SERVICE_NAME": "anvil",
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
-            "OTEL_METRICS_EXPORTER": "otlp",
-            "OTEL_TRACES_EXPORTER": "none",
-            "OTEL_LOGS_EXPORTER": "none",
             "OTEL_METRIC_EXPORT_INTERVAL": "400",
             "OTEL_METRIC_EXPORT_TIMEOUT": "400",
-            "OTEL_NODE_RESOURCE_DETECTORS": "env,host,os,process,serviceinstance",
-            "OTEL_NODE_ENABLED_INSTRUMENTATIONS": "http,express,runtime-node,host-metrics",
             **more,
         }
         self._out = folder / "out.txt"
@@ -199,6 +202,7 @@ def counts(exporter: Exporter) -> dict[tuple[str, ...], float]:
 
 def test_environment_variables_alone_give_the_contracts_series(exporter: Exporter, node: Callable[..., Node]) -> None:
     """Durations by route and status, memory, CPU time; the missing edge is said; its own exports are no requests."""
+    assert documented()["NODE_OPTIONS"] == f"--require {REGISTER}"
     server = node()
     server.use()
     until(lambda: counts(exporter) == COUNTS, "the nine requests are counted")
