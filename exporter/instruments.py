@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
-from math import inf
+from math import inf, nan
 from typing import Any, Final
 
 from opentelemetry import metrics
@@ -24,12 +24,16 @@ class PageCounter(metrics.Counter):
         self._stream, self._cells = stream, stream.cells
 
     def add(self, amount: float, attributes: Any = None, context: Any = None) -> None:
-        if 0 <= amount < inf:
+        try:
+            value = float(amount)
+        except (TypeError, ValueError, OverflowError):
+            value = nan
+        if 0 <= value < inf:
             try:
                 cell = self._cells[tuple(attributes.items()) if attributes else ()]
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, AttributeError):
                 cell = self._stream.open(attributes)
-            cell.add(amount)
+            cell.add(value)
         else:
             self._stream.refuse(amount)
 
@@ -39,12 +43,16 @@ class PageUpDownCounter(metrics.UpDownCounter):
         self._stream, self._cells = stream, stream.cells
 
     def add(self, amount: float, attributes: Any = None, context: Any = None) -> None:
-        if -inf < amount < inf:
+        try:
+            value = float(amount)
+        except (TypeError, ValueError, OverflowError):
+            value = nan
+        if -inf < value < inf:
             try:
                 cell = self._cells[tuple(attributes.items()) if attributes else ()]
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, AttributeError):
                 cell = self._stream.open(attributes)
-            cell.add(amount)
+            cell.add(value)
         else:
             self._stream.refuse(amount)
 
@@ -54,12 +62,16 @@ class PageGauge(metrics._Gauge):
         self._stream, self._cells = stream, stream.cells
 
     def set(self, amount: float, attributes: Any = None, context: Any = None) -> None:
-        if -inf < amount < inf:
+        try:
+            value = float(amount)
+        except (TypeError, ValueError, OverflowError):
+            value = nan
+        if -inf < value < inf:
             try:
                 cell = self._cells[tuple(attributes.items()) if attributes else ()]
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, AttributeError):
                 cell = self._stream.open(attributes)
-            cell.set(amount)
+            cell.set(value)
         else:
             self._stream.refuse(amount)
 
@@ -69,12 +81,16 @@ class PageHistogram(metrics.Histogram):
         self._stream, self._cells = stream, stream.cells
 
     def record(self, amount: float, attributes: Any = None, context: Any = None) -> None:
-        if 0 <= amount < inf:
+        try:
+            value = float(amount)
+        except (TypeError, ValueError, OverflowError):
+            value = nan
+        if 0 <= value < inf:
             try:
                 series = self._cells[tuple(attributes.items()) if attributes else ()]
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, AttributeError):
                 series = self._stream.open(attributes)
-            series.record(amount)
+            series.record(value)
         else:
             self._stream.refuse(amount)
 

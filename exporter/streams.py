@@ -40,21 +40,32 @@ class Stream:
     def __init__(self, recorder: Recorder, kind: SeriesKind, metric: Metric, edges: tuple[float, ...] = ()) -> None:
         self.kind, self.metric, self.edges = kind, metric, edges
         self.cells: dict[tuple[Any, ...], Any] = {}
+        self._typed: dict[tuple[Any, ...], Any] = {}  # where the values' types tell label sets apart
         self._recorder = recorder
         self._labels = frozenset(metric.labels) if metric.name in names.BY_NAME else None
         self._warned: set[str] = set()
 
-    def open(self, attributes: Mapping[str, Any] | None) -> Cell | Histogram:
+    def open(self, attributes: object) -> Cell | Histogram:
         """The series of these attributes; one that nobody reads where Prometheus can have none."""
-        given = attributes or {}
-        series = self.series(self.pairs(given))
+        given = attributes if isinstance(attributes, Mapping) else {}
+        key = tuple(given.items())
         # 1 and True are equal as keys and different as labels.
-        if all(type(v) is str or (type(v) is int and v not in (0, 1)) for v in given.values()) and series is not None:
-            if len(self.cells) >= MAX_KEYS:
-                self.cells.clear()
+        plain = all(isinstance(v, str) or (type(v) is int and v not in (0, 1)) for v in given.values())
+        typed = key if plain else (*key, *map(type, given.values()))
+        cells = self.cells if plain else self._typed
+        try:
+            series = cells.get(typed)
+        except TypeError:  # a list, or whatever else has no hash
+            return self.series(self.pairs(given)) or _unread(self)
+        if series is None:
+            series = self.series(self.pairs(given))
+            if series is None:
+                return _unread(self)
+            if len(cells) >= MAX_KEYS:
+                cells.clear()
             if self._recorder.remembers(series):
-                self.cells[tuple(given.items())] = series
-        return series or _unread(self)
+                cells[typed] = series
+        return cast("Cell | Histogram", series)
 
     def series(self, pairs: Pairs, edges: tuple[float, ...] | None = None) -> Cell | Histogram | None:
         """The series of these labels; ``None`` if there can be none, which is said once."""

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,18 @@ def test_values_that_python_takes_for_equal(provider: PageMeterProvider, tmp_pat
     assert [at(found, "odd_total", a=text) for text in ("1", "true", "0", "false")] == [2, 2, 1, 1]
 
 
+def test_odd_calls(provider: PageMeterProvider, tmp_path: Path) -> None:
+    """Numbers of other types are numbers, attributes that are none are left out: whoever measures never breaks."""
+    meter = provider.get_meter("m")
+    histogram, counter = meter.create_histogram("h"), meter.create_counter("c")
+    for amount in (Decimal("0.5"), Fraction(1, 2), True, 1):
+        histogram.record(amount)  # type: ignore[arg-type]
+    for attributes in (None, {}, [("a", "b")], 3):
+        counter.add(1, attributes)  # type: ignore[arg-type]
+    found = shown(tmp_path)
+    assert (at(found, "h_count"), at(found, "h_sum"), at(found, "c_total")) == (4, 3, 4)
+
+
 def test_attribute_names(provider: PageMeterProvider, tmp_path: Path) -> None:
     """Names become labels; le stays the buckets' own; a circular value and a name without a letter are borne."""
     circle: list[Any] = []
@@ -179,9 +193,9 @@ def test_attribute_names(provider: PageMeterProvider, tmp_path: Path) -> None:
     assert at(found, "odd_count", exported_le="3", http_route="/", key_1="x", c="(list)") == 1
 
 
-@pytest.mark.parametrize("amount", [-1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("amount", [-1, math.nan, math.inf, -math.inf, "x", None, 10**400])
 def test_impossible_amounts(
-    provider: PageMeterProvider, tmp_path: Path, amount: float, caplog: pytest.LogCaptureFixture
+    provider: PageMeterProvider, tmp_path: Path, amount: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither counted nor raised, and said once."""
     meter = provider.get_meter("m")
