@@ -162,9 +162,9 @@ def _selected(sources: Sources, parameters: Parameters, matchers: Iterable[Seque
     if end < start:
         raise invalid("end", "end timestamp must not be before start time")
     found = {
-        each.labels
+        each
         for matcher in matchers
-        for each in sources.store.select(matcher, math.floor(start * 1000), math.ceil(end * 1000))
+        for each in sources.store.series(matcher, math.floor(start * 1000), math.ceil(end * 1000))
     }
     return sorted(found)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import ModuleType
@@ -31,11 +31,28 @@ STALE_BITS = 0x7FF0000000000002  # from Prometheus, model/value/value.go
 STALE_NAN: float = struct.unpack("<d", struct.pack("<Q", STALE_BITS))[0]
 """The value that ends a series. Compare with ``is_stale``, never with ``==`` or ``isnan``."""
 
+ABSENT_BITS = 0x7FF80000000AB5E7
+ABSENT: float = struct.unpack("<d", struct.pack("<Q", ABSENT_BITS))[0]
+"""Fills the cells of a panel in which a series has no sample. Never a sample's value: the store replaces it."""
+
 
 def is_stale(values: Floats) -> Booleans:
     """Which of the values are stale markers. Looks at the bits, so ordinary NaNs are not taken for one."""
     stale: Booleans = np.ascontiguousarray(values, dtype=np.float64).view(np.uint64) == np.uint64(STALE_BITS)
     return stale
+
+
+def is_absent(values: Floats) -> Booleans:
+    """Which cells of a panel hold no sample, by their bits."""
+    absent: Booleans = np.ascontiguousarray(values, dtype=np.float64).view(np.uint64) == np.uint64(ABSENT_BITS)
+    return absent
+
+
+def as_slice(columns: Integers) -> Integers | slice:
+    """Neighbouring columns as a slice, which is read without a copy."""
+    if len(columns) and int(columns[-1]) - int(columns[0]) == len(columns) - 1 and bool((np.diff(columns) == 1).all()):
+        return slice(int(columns[0]), int(columns[-1]) + 1)
+    return columns
 
 
 def labels_of(**pairs: str) -> Labels:
@@ -50,6 +67,34 @@ class Series:
     labels: Labels
     timestamps: Integers
     values: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """Series that were appended together: one scrape target, one rule. They share their ``times``.
+
+    ``times`` (ms, [T]) rise strictly; ``values[t, s]`` belongs to ``labels[s]`` and is ``ABSENT`` where that series has
+    no sample. Nobody writes into the arrays once a panel has been handed out. While the same series match, ``labels``
+    is the same tuple, so what is derived from it can be kept.
+    """
+
+    labels: tuple[Labels, ...]
+    times: Integers
+    values: Floats
+
+    def series(self) -> list[Series]:
+        """Series by series, without absent cells and without series that have no sample."""
+        found = []
+        for labels, column in zip(self.labels, self.values.T, strict=True):
+            there = ~is_absent(column)
+            if there.any():
+                found.append(Series(labels, self.times[there], column[there]))
+        return found
+
+
+def series_of(panels: Iterable[Panel]) -> list[Series]:
+    """All series of these panels, sorted by labels."""
+    return sorted((one for panel in panels for one in panel.series()), key=lambda one: one.labels)
 
 
 def _regex_engine() -> ModuleType:

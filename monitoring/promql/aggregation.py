@@ -6,15 +6,16 @@ Rows of a group lie behind each other after one sort, so most of them are one ``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..samples import NAME, Booleans, Floats, Integers, Labels
 from .exact import doubtful, mean_of, sum_of
-from .frame import Frame, Scalars, drop, keep, merge, with_labels
+from .frame import Frame, Scalars, merge, with_labels
 from .heap import largest
+from .labelsets import groups_of
 from .values import QueryError, plain_text
 
 MOST = 2.0**63
@@ -22,39 +23,48 @@ MOST = 2.0**63
 
 @dataclass(slots=True, eq=False)
 class Groups:
-    """Rows sorted by group: group g is ``starts[g]`` and the rows after it, up to the next start."""
+    """Rows sorted by group: group g is ``starts[g]`` and the rows after it, up to the next start.
 
-    labels: list[Labels]
+    ``values`` and ``present`` are [step, row] here: numpy reduces neighbours in memory fastest.
+    """
+
+    labels: Sequence[Labels]
     rows: Integers
     starts: Integers
     ends: Integers
     values: Floats
     present: Booleans
+    complete: bool
+    """Whether every row has a sample at every step."""
 
     @classmethod
     def of(cls, frame: Frame, names: tuple[str, ...], without: bool) -> Groups:
-        pick = frozenset(names)
-        if without:
-            pick |= {NAME}
-        shape = drop if without else keep
-        numbers: dict[Labels, int] = {}
-        group = np.array([numbers.setdefault(shape(labels, pick), len(numbers)) for labels in frame.labels], dtype=int)
+        pick = frozenset(names) | ({NAME} if without else frozenset())
+        labels, group = groups_of(frame.labels, pick, without=without)
         rows = np.argsort(group, kind="stable")
-        ends = np.cumsum(np.bincount(group, minlength=len(numbers)))
+        ends = np.cumsum(np.bincount(group, minlength=len(labels)))
         starts = np.concatenate(([0], ends[:-1])).astype(np.int64)
-        return cls(list(numbers), rows, starts, ends, frame.values[rows], frame.present[rows])
+        values, present = np.ascontiguousarray(frame.values.T), np.ascontiguousarray(frame.present.T)
+        if (group[1:] < group[:-1]).any():
+            values, present = values.take(rows, axis=1), present.take(rows, axis=1)
+        return cls(labels, rows, starts, ends, values, present, bool(present.all()))
 
     def reduce(self, operation: np.ufunc, values: Floats) -> Floats:
-        """One row a group."""
-        reduced: Floats = operation.reduceat(values, self.starts, axis=0)
+        """One column a group."""
+        if len(self.starts) == 1:
+            whole: Floats = operation.reduce(values, axis=1, keepdims=True)
+            return whole
+        reduced: Floats = operation.reduceat(values, self.starts, axis=1)
         return reduced
 
     def counts(self) -> Floats:
+        if self.complete:
+            return np.broadcast_to((self.ends - self.starts).astype(np.float64), (len(self.values), len(self.labels)))
         return self.reduce(np.add, self.present.astype(np.float64))
 
     def spread(self, per_group: Floats) -> Floats:
         """A value per group given to each of its rows."""
-        return np.repeat(per_group, self.ends - self.starts, axis=0)
+        return np.repeat(per_group, self.ends - self.starts, axis=1)
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return zip(self.labels, self.starts.tolist(), self.ends.tolist(), strict=True)
@@ -71,8 +81,7 @@ def aggregate(
     if isinstance(param, str):
         return _count_values(groups, param)
     if op in SIMPLE:
-        values = SIMPLE[op](groups)
-        return Frame(groups.labels, values, groups.counts() > 0)
+        return Frame(groups.labels, SIMPLE[op](groups).T, (groups.counts() > 0).T)
     if param is None:
         raise QueryError("bad_data", f"aggregation {op} is not supported")
     if op == "quantile":
@@ -85,19 +94,28 @@ def aggregate(
 
 
 def _absent_as(groups: Groups, value: float) -> Floats:
-    return np.where(groups.present, groups.values, value)
+    return groups.values if groups.complete else np.where(groups.present, groups.values, value)
 
 
-def _again(groups: Groups, which: Booleans, into: Floats, function: Callable[[list[float]], float]) -> None:
-    for group, step in zip(*np.nonzero(which), strict=True):
+def _again(
+    groups: Groups, total: Floats, values: Floats, into: Floats, function: Callable[[list[float]], float]
+) -> None:
+    """Forms a sum again where the plain one may be wrong: where terms cancel or overflow."""
+    if values.min(initial=0) >= 0 and np.isfinite(total).all():
+        return
+    which = doubtful(total, groups.reduce(np.add, np.abs(values)))
+    infinite = np.isinf(values)
+    if which.any() and infinite.any():  # a sum with an infinite term is right as it is
+        which &= groups.reduce(np.add, infinite.astype(np.float64)) == 0
+    for step, group in zip(*np.nonzero(which), strict=True):
         rows = slice(groups.starts[group], groups.ends[group])
-        into[group, step] = function(groups.values[rows, step][groups.present[rows, step]].tolist())
+        into[step, group] = function(groups.values[step, rows][groups.present[step, rows]].tolist())
 
 
 def _sum(groups: Groups) -> Floats:
     values = _absent_as(groups, 0.0)
     total = groups.reduce(np.add, values)
-    _again(groups, doubtful(total, groups.reduce(np.add, np.abs(values))), total, sum_of)
+    _again(groups, total, values, total, sum_of)
     return total
 
 
@@ -105,7 +123,7 @@ def _average(groups: Groups) -> Floats:
     values = _absent_as(groups, 0.0)
     total = groups.reduce(np.add, values)
     mean = total / groups.counts()
-    _again(groups, doubtful(total, groups.reduce(np.add, np.abs(values))), mean, mean_of)
+    _again(groups, total, values, mean, mean_of)
     return mean
 
 
@@ -123,7 +141,7 @@ SIMPLE: dict[str, Callable[[Groups], Floats]] = {
     "sum": _sum,
     "avg": _average,
     "count": lambda groups: groups.counts(),
-    "group": lambda groups: np.ones((len(groups.labels), groups.values.shape[1])),
+    "group": lambda groups: np.ones((len(groups.values), len(groups.labels))),
     "min": lambda groups: groups.reduce(np.fmin, _absent_as(groups, np.nan)),
     "max": lambda groups: groups.reduce(np.fmax, _absent_as(groups, np.nan)),
     "stdvar": _variance,
@@ -132,23 +150,20 @@ SIMPLE: dict[str, Callable[[Groups], Floats]] = {
 
 
 def _quantile(groups: Groups, quantile: Scalars) -> Frame:
-    out = np.zeros((len(groups.labels), groups.values.shape[1]))
     counts = groups.counts().astype(np.int64)
-    for group, (_, start, end) in enumerate(groups):
-        values, present = groups.values[start:end], groups.present[start:end]
-        # Absent samples last; among the present ones NaN first.
-        keys = (values, ~np.isnan(values), ~present)
-        ordered = np.take_along_axis(values, np.lexsort(keys, axis=0), axis=0)
-        count = np.maximum(counts[group], 1)
-        rank = np.where((quantile >= 0) & (quantile <= 1), quantile, 0) * (count - 1)
-        below = np.floor(rank).astype(np.int64)
-        above = np.minimum(below + 1, count - 1)
-        weight = rank - below
-        lower = np.take_along_axis(ordered, below[None, :], axis=0)[0]
-        upper = np.take_along_axis(ordered, above[None, :], axis=0)[0]
-        out[group] = lower * (1 - weight) + upper * weight
-    out = np.where(quantile < 0, -np.inf, np.where(quantile > 1, np.inf, out))
-    return Frame(groups.labels, np.where(np.isnan(quantile), np.nan, out), counts > 0)
+    # Within each step and group in rising order, absent samples last, among the present ones NaN first.
+    member = np.repeat(np.arange(len(groups.labels)), groups.ends - groups.starts)
+    keys = (groups.values, ~np.isnan(groups.values), ~groups.present, np.broadcast_to(member, groups.values.shape))
+    ordered = np.take_along_axis(groups.values, np.lexsort(keys, axis=1), axis=1)
+    count = np.maximum(counts, 1)
+    rank = np.where((quantile >= 0) & (quantile <= 1), quantile, 0)[:, None] * (count - 1)
+    below = np.floor(rank).astype(np.int64)
+    weight = rank - below
+    lower = np.take_along_axis(ordered, groups.starts + below, axis=1)
+    upper = np.take_along_axis(ordered, groups.starts + np.minimum(below + 1, count - 1), axis=1)
+    q = quantile[:, None]
+    out = np.where(q < 0, -np.inf, np.where(q > 1, np.inf, lower * (1 - weight) + upper * weight))
+    return Frame(groups.labels, np.where(np.isnan(q), np.nan, out).T, (counts > 0).T)
 
 
 def _size(param: Scalars, step: int, rows: int) -> int:
@@ -163,19 +178,36 @@ def _size(param: Scalars, step: int, rows: int) -> int:
 
 def _best(groups: Groups, frame: Frame, param: Scalars, *, largest_first: bool, instant: bool) -> Frame:
     """The k largest or smallest rows of each group, step by step. In an instant query they come out in order."""
-    kept = np.zeros(frame.present.shape, dtype=bool)
+    sizes = np.array([_size(param, step, len(frame.labels)) for step in range(frame.steps)], dtype=np.int64)
+    kept = np.zeros((len(frame.labels), frame.steps), dtype=bool)
     order: list[int] = []
-    sizes = [_size(param, step, len(frame.labels)) for step in range(frame.steps)]
     for _, start, end in groups:
         rows = groups.rows[start:end]
-        for step, size in enumerate(sizes):
-            there = rows[frame.present[rows, step]]
-            best = largest(frame.values[there, step], size, reverse=not largest_first)
-            kept[there[best], step] = True
+        values, present = groups.values[:, start:end], groups.present[:, start:end]
+        nothing = np.isnan(values)
+        keys = np.where(nothing, np.inf, -values if largest_first else values)
+        ranked = np.lexsort((keys, nothing, ~present), axis=1)
+        counts = np.minimum(present.sum(axis=1), sizes)
+        chosen = np.arange(len(rows)) < counts[:, None]
+        # Which of two equal values stays is for the heap to say.
+        last = np.maximum(counts - 1, 0)[:, None]
+        after = np.minimum(counts, len(rows) - 1)[:, None]
+        edge = [np.take_along_axis(keys, np.take_along_axis(ranked, at, axis=1), axis=1)[:, 0] for at in (last, after)]
+        tied = np.flatnonzero((edge[0] == edge[1]) & (counts > 0) & (present.sum(axis=1) > counts))
+        steps, places = np.nonzero(chosen)
+        best = ranked[steps, places]
+        ties = np.isin(steps, tied)
+        kept[rows[best[~ties]], steps[~ties]] = True
+        if instant and not len(tied):
+            order.extend(rows[best].tolist())
+        for step in tied.tolist():
+            there = rows[present[step]]
+            heap = there[largest(frame.values[there, step], int(sizes[step]), reverse=not largest_first)]
+            kept[heap, step] = True
             if instant:
-                order.extend(there[best].tolist())
-    chosen = Frame(frame.labels, frame.values, kept)
-    return chosen.rows(order) if instant else chosen.compact()
+                order.extend(heap.tolist())
+    result = Frame(frame.labels, frame.values, kept)
+    return result.rows(order) if instant else result.compact()
 
 
 def _limit(groups: Groups, frame: Frame, param: Scalars) -> Frame:
@@ -196,13 +228,15 @@ def _count_values(groups: Groups, name: str) -> Frame:
     labels: list[Labels] = []
     counts: list[Floats] = []
     for group, start, end in groups:
+        steps, rows = np.nonzero(groups.present[:, start:end])
+        # One number a value, NaN and the zeros by their bits.
+        bits = groups.values[:, start:end][steps, rows].view(np.uint64)
+        distinct, which = np.unique(bits, return_inverse=True)
         seen: dict[str, Floats] = {}
-        for row in range(start, end):
-            for step in np.flatnonzero(groups.present[row]).tolist():
-                text = plain_text(float(groups.values[row, step]))
-                count = seen.setdefault(text, np.zeros(groups.values.shape[1]))
-                count[step] += 1
+        for number, value in enumerate(distinct.view(np.float64).tolist()):
+            count = seen.setdefault(plain_text(value), np.zeros(len(groups.values)))
+            count += np.bincount(steps[which == number], minlength=len(count))
         labels.extend(with_labels(group, [(name, text)]) for text in seen)
         counts.extend(seen.values())
     values = np.array(counts)
-    return merge(Frame(labels, values, values > 0))
+    return merge(Frame(tuple(labels), values, values > 0))

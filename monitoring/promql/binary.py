@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..samples import NAME, Booleans, Floats, Labels
-from .frame import Frame, Scalars, drop, keep, merge, shown, with_labels, without_name
+from .frame import Frame, Scalars, merge, shown, with_labels
+from .labelsets import derived, drop, keep, without_name, without_names
 from .nodes import Matching
 from .values import QueryError
 
@@ -48,19 +49,19 @@ def with_scalar(op: str, frame: Frame, scalar: Scalars, *, swapped: bool, return
     other = np.broadcast_to(scalar, frame.values.shape)
     left, right = (other, frame.values) if swapped else (frame.values, other)
     if op in ARITHMETIC:
-        return merge(Frame([without_name(one) for one in frame.labels], ARITHMETIC[op](left, right), frame.present))
+        return merge(Frame(without_names(frame.labels), ARITHMETIC[op](left, right), frame.present))
     holds = COMPARISON[op](left, right)
     if return_bool:
-        return merge(Frame([without_name(one) for one in frame.labels], holds.astype(np.float64), frame.present))
+        return merge(Frame(without_names(frame.labels), holds.astype(np.float64), frame.present))
     return Frame(frame.labels, frame.values, frame.present & holds)
 
 
 def _signatures(frame: Frame, matching: Matching) -> list[Labels]:
     names = frozenset(matching.labels)
     if matching.on:
-        return [keep(labels, names) for labels in frame.labels]
+        return derived(frame.labels, ("on", names), lambda all_: [keep(labels, names) for labels in all_])
     names |= {NAME}
-    return [drop(labels, names) for labels in frame.labels]
+    return derived(frame.labels, ("ignoring", names), lambda all_: [drop(labels, names) for labels in all_])
 
 
 def sets(op: str, left: Frame, right: Frame, matching: Matching) -> Frame:

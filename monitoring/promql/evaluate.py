@@ -9,7 +9,8 @@ import numpy as np
 from ..samples import NAME, Floats, Integers, Labels
 from . import binary, functions, histogram, ranges
 from .aggregation import aggregate
-from .frame import Frame, Scalars, merge, without_name
+from .frame import Frame, Scalars, merge
+from .labelsets import without_names
 from .nodes import Aggregate, Binary, Call, Negate, Node, Number, Range, Selector, String, Subquery
 from .selectors import Context, instant, subquery
 from .selectors import ranges as range_windows
@@ -126,7 +127,8 @@ def _call(node: Call, steps: Integers, context: Context) -> Found:
             return functions.absent(_frame(arguments[0], steps, context), _told_labels(arguments[0]))
         case "absent_over_time":
             windows = windows_of(cast("Range | Subquery", arguments[0]), steps, context)
-            there = Frame(windows.labels, np.zeros(windows.counts.shape), windows.counts > 0)
+            filled = windows.filled()
+            there = Frame(windows.labels, np.zeros(filled.shape), filled)
             return functions.absent(there, _told_labels(arguments[0]))
         case "histogram_quantile":
             wanted = _scalar(arguments[0], steps, context)
@@ -180,7 +182,7 @@ def _over_range(node: Call, steps: Integers, context: Context) -> Frame:
     values, present = ranges.FUNCTIONS[node.name](windows, *scalars)
     labels = windows.labels
     if node.name not in ranges.KEEP_NAME:
-        labels = [without_name(one) for one in labels]
+        labels = without_names(labels)
     return merge(Frame(labels, values, present).compact())
 
 
@@ -197,7 +199,7 @@ def _clamp(node: Call, steps: Integers, context: Context) -> Frame:
 def _timestamp(argument: Node, steps: Integers, context: Context) -> Frame:
     """When each sample was taken, for a selector; for any other expression the time of the step."""
     if isinstance(argument, Selector):
-        frame, seconds = instant(argument, steps, context)
+        frame, seconds = instant(argument, steps, context, times=True)
         return functions.mapped(frame, seconds).compact()
     frame = _frame(argument, steps, context)
     return functions.mapped(frame, np.broadcast_to(steps / 1000.0, frame.values.shape))

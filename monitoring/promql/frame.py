@@ -1,4 +1,4 @@
-"""Vectors over time as columns: one row a series, one column an evaluation step.
+"""Vectors over time as columns: one row a series, one column an evaluation step (in memory, mostly, time-major).
 
 The engine evaluates an expression once for all steps. A vector is a ``Frame``, a scalar a float per step; an instant
 query has one step. ``present`` says where a row has a sample, for NaN is a value like any other.
@@ -8,29 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from ..samples import NAME, Booleans, Floats, Integers, Labels
+from .labelsets import unique
 from .values import QueryError
+
+Rows = TypeVar("Rows", Floats, Booleans)
 
 
 @dataclass(slots=True, eq=False)
 class Frame:
     """``labels[i]`` has ``values[i, step]`` where ``present[i, step]``."""
 
-    labels: list[Labels]
+    labels: Sequence[Labels]
     values: Floats
     present: Booleans
 
     @classmethod
     def empty(cls, steps: int) -> Frame:
-        return cls([], np.empty((0, steps)), np.empty((0, steps), dtype=bool))
+        return cls((), np.empty((0, steps)), np.empty((0, steps), dtype=bool))
 
     @classmethod
     def one(cls, values: Floats, labels: Labels = ()) -> Frame:
         """A single row, present everywhere."""
-        return cls([labels], values[None, :], np.ones((1, len(values)), dtype=bool))
+        return cls((labels,), values[None, :], np.ones((1, len(values)), dtype=bool))
 
     @property
     def steps(self) -> int:
@@ -39,7 +43,8 @@ class Frame:
     def rows(self, rows: Sequence[int] | Integers) -> Frame:
         """These rows, in this order."""
         index = np.asarray(rows, dtype=np.intp)
-        return Frame([self.labels[row] for row in index.tolist()], self.values[index], self.present[index])
+        labels = tuple([self.labels[row] for row in index.tolist()])
+        return Frame(labels, take(self.values, index), take(self.present, index))
 
     def compact(self) -> Frame:
         """Without rows that have no sample at any step."""
@@ -47,13 +52,15 @@ class Frame:
         return self if some.all() else self.rows(np.flatnonzero(some))
 
 
+def take(values: Rows, rows: Integers) -> Rows:
+    """These rows, in the memory order of the values (time-major, mostly)."""
+    if values.flags.f_contiguous:
+        return values.T.take(rows, axis=1).T
+    return values[rows]
+
+
 Scalars = Floats
 """A scalar expression: one value a step."""
-
-
-def without_name(labels: Labels) -> Labels:
-    """Labels without ``__name__``, and without the type and unit that describe the metric of that name."""
-    return tuple(pair for pair in labels if pair[0] not in (NAME, "__type__", "__unit__"))
 
 
 def with_labels(labels: Labels, changes: Iterable[tuple[str, str]]) -> Labels:
@@ -67,14 +74,6 @@ def with_labels(labels: Labels, changes: Iterable[tuple[str, str]]) -> Labels:
     return tuple(sorted(pairs.items()))
 
 
-def keep(labels: Labels, names: frozenset[str]) -> Labels:
-    return tuple(pair for pair in labels if pair[0] in names)
-
-
-def drop(labels: Labels, names: frozenset[str]) -> Labels:
-    return tuple(pair for pair in labels if pair[0] not in names)
-
-
 def shown(labels: Labels) -> str:
     """Labels as PromQL writes them."""
     pairs = ", ".join(f'{name}="{value}"' for name, value in labels if name != NAME)
@@ -83,10 +82,10 @@ def shown(labels: Labels) -> str:
 
 def merge(frame: Frame, message: str = "vector cannot contain metrics with the same labelset") -> Frame:
     """Rows with equal labels become one. Raises QueryError where two of them have a sample at the same step."""
+    if unique(frame.labels):
+        return frame
     first: dict[Labels, int] = {}
     rows = [first.setdefault(labels, len(first)) for labels in frame.labels]
-    if len(first) == len(rows):
-        return frame
     values = np.zeros((len(first), frame.steps))
     present = np.zeros((len(first), frame.steps), dtype=bool)
     for row, target in enumerate(rows):
@@ -95,4 +94,4 @@ def merge(frame: Frame, message: str = "vector cannot contain metrics with the s
             raise QueryError("execution", message)
         values[target, here] = frame.values[row, here]
         present[target] |= here
-    return Frame(list(first), values, present)
+    return Frame(tuple(first), values, present)

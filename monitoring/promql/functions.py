@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..samples import Floats, Labels, PatternError, compile_pattern
-from .frame import Frame, Scalars, merge, with_labels, without_name
+from .frame import Frame, Scalars, merge, with_labels
+from .labelsets import without_names
 from .values import QueryError
 
 
@@ -94,7 +95,7 @@ DATES: dict[str, Callable[[Floats], Floats]] = {
 
 def mapped(frame: Frame, values: Floats) -> Frame:
     """New values under the same labels, less the name."""
-    return merge(Frame([without_name(labels) for labels in frame.labels], values, frame.present))
+    return merge(Frame(without_names(frame.labels), values, frame.present))
 
 
 def clamp(frame: Frame, low: Scalars, high: Scalars) -> Frame:
@@ -120,7 +121,7 @@ def scalar(frame: Frame) -> Scalars:
 def absent(there: Frame, labels: Labels) -> Frame:
     """1 with these labels at every step at which the vector is empty."""
     nothing = ~there.present.any(axis=0, keepdims=True)
-    return Frame([labels], np.ones((1, there.steps)), np.asarray(nothing)).compact()
+    return Frame((labels,), np.ones((1, there.steps)), np.asarray(nothing)).compact()
 
 
 def ordered(frame: Frame, *, descending: bool) -> Frame:
@@ -156,7 +157,7 @@ def label_replace(frame: Frame, target: str, replacement: str, source: str, patt
 
         return with_labels(labels, [(target, _GROUP.sub(group, replacement))])
 
-    return merge(Frame([changed(labels) for labels in frame.labels], frame.values, frame.present).compact())
+    return merge(Frame(tuple([changed(labels) for labels in frame.labels]), frame.values, frame.present).compact())
 
 
 def label_join(frame: Frame, target: str, separator: str, sources: tuple[str, ...]) -> Frame:
@@ -169,7 +170,7 @@ def label_join(frame: Frame, target: str, separator: str, sources: tuple[str, ..
         pairs = dict(labels)
         return with_labels(labels, [(target, separator.join(pairs.get(name, "") for name in sources))])
 
-    return merge(Frame([changed(labels) for labels in frame.labels], frame.values, frame.present).compact())
+    return merge(Frame(tuple([changed(labels) for labels in frame.labels]), frame.values, frame.present).compact())
 
 
 def _check_name(function: str, name: str) -> None:

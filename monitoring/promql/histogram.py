@@ -5,14 +5,17 @@ Formulas: Prometheus 3, promql/quantile.go.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..samples import Booleans, Floats, Integers, Labels
-from .frame import Frame, Scalars, drop, merge, without_name
+from .frame import Frame, Scalars, merge
+from .labelsets import derived, drop, without_name
 
 TOLERANCE = 1e-12
 """Buckets that fall by less than this, relatively, do so by rounding."""
@@ -24,8 +27,18 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shape:
+    """Histograms with the same ``bounds``: their numbers, and their rows [histogram, bucket]."""
+
+    bounds: Floats
+    histograms: Integers
+    rows: Integers
+
+
 Kernel = Callable[[Floats, Floats, Integers], Floats]
-"""Bounds [bucket], cumulative counts [bucket, step] (sorted, unique) and which steps these are."""
+"""Bounds [bucket], cumulative counts [bucket, column] (sorted, unique) and which step each column is."""
 
 
 def bound(text: str) -> float | None:
@@ -56,35 +69,57 @@ def fraction(frame: Frame, lower: Scalars, upper: Scalars) -> Frame:
     return _evaluate(frame, kernel)
 
 
-def _evaluate(frame: Frame, kernel: Kernel) -> Frame:
-    histograms: dict[Labels, list[tuple[float, int]]] = defaultdict(list)
+def _buckets(labels: Sequence[Labels]) -> tuple[tuple[Labels, ...], list[_Shape]]:
+    """The histograms among the label sets, and those with the same bounds together."""
     le = frozenset({"le"})
-    for row, labels in enumerate(frame.labels):
-        upper = bound(dict(labels).get("le", ""))
+    histograms: dict[Labels, list[tuple[float, int]]] = defaultdict(list)
+    for row, one in enumerate(labels):
+        upper = bound(dict(one).get("le", ""))
         if upper is not None:
-            histograms[drop(labels, le)].append((upper, row))
-    values = np.zeros((len(histograms), frame.steps))
-    present = np.zeros((len(histograms), frame.steps), dtype=bool)
+            histograms[drop(one, le)].append((upper, row))
+    shapes: dict[tuple[float, ...], tuple[list[int], list[list[int]]]] = {}
     for number, buckets in enumerate(histograms.values()):
-        buckets.sort(key=lambda one: (np.isnan(one[0]), one[0]))
-        bounds = np.array([upper for upper, _ in buckets])
-        rows = [row for _, row in buckets]
-        present[number] = frame.present[rows].any(axis=0)
-        for steps, there in _patterns(frame.present[rows]):
-            counts = frame.values[rows][:, steps][there]
-            values[number, steps] = _checked(bounds[there], counts, steps, kernel)
-    return merge(Frame([without_name(labels) for labels in histograms], values, present).compact())
+        buckets.sort(key=lambda one: (math.isnan(one[0]), one[0]))
+        numbers, rows = shapes.setdefault(tuple([upper for upper, _ in buckets]), ([], []))
+        numbers.append(number)
+        rows.append([row for _, row in buckets])
+    alike = [_Shape(np.array(bounds), np.array(of), np.array(rows)) for bounds, (of, rows) in shapes.items()]
+    return tuple([without_name(one) for one in histograms]), alike
+
+
+def _evaluate(frame: Frame, kernel: Kernel) -> Frame:
+    labels, alike = derived(frame.labels, "buckets", _buckets)
+    values = np.zeros((len(labels), frame.steps))
+    present = np.zeros((len(labels), frame.steps), dtype=bool)
+    for shape in alike:
+        # [bucket, histogram and step]: to the formulas each of these is one more column.
+        many = len(shape.histograms)
+        there = frame.present[shape.rows.T].reshape(len(shape.bounds), -1)
+        counts = frame.values[shape.rows.T].reshape(len(shape.bounds), -1)
+        steps = np.tile(np.arange(frame.steps), many)
+        found = np.zeros(many * frame.steps)
+        for columns, buckets in _patterns(there):
+            if len(columns) == counts.shape[1] and len(buckets) == len(counts):
+                found = _checked(shape.bounds, counts, steps, kernel)
+            else:
+                part = counts[np.ix_(buckets, columns)]
+                found[columns] = _checked(shape.bounds[buckets], part, steps[columns], kernel)
+        values[shape.histograms] = found.reshape(many, -1)
+        present[shape.histograms] = there.any(axis=0).reshape(many, -1)
+    return merge(Frame(labels, values, present).compact())
 
 
 def _patterns(present: Booleans) -> Iterator[tuple[Integers, Integers]]:
-    """Steps at which the same buckets are there, and which buckets these are."""
+    """Columns in which the same buckets are there, and which buckets these are."""
     if present.all():
         yield np.arange(present.shape[1]), np.arange(present.shape[0])
         return
-    patterns, which = np.unique(present, axis=1, return_inverse=True)
+    patterns, which = np.unique(np.packbits(present, axis=0), axis=1, return_inverse=True)
     which = which.ravel()
+    first = np.full(patterns.shape[1], present.shape[1])
+    np.minimum.at(first, which, np.arange(len(which)))
     for number in range(patterns.shape[1]):
-        there = np.flatnonzero(patterns[:, number])
+        there = np.flatnonzero(present[:, first[number]])
         if len(there):
             yield np.flatnonzero(which == number), there
 

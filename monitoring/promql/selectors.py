@@ -13,17 +13,18 @@ from typing import Protocol
 
 import numpy as np
 
-from ..samples import Floats, Integers, Labels, Matcher, Series, is_stale
+from ..samples import Booleans, Floats, Integers, Matcher, Panel, Series, is_absent, is_stale
 from .frame import Frame
+from .labelsets import joined, together
 from .nodes import At, Range, Selector, Subquery
 from .values import QueryError
-from .windows import Windows, locate
+from .windows import Block, Windows, blocks_of, pick, split
 
 
 class Storage(Protocol):
-    """Where samples come from. Series must be sorted by labels, their times rising."""
+    """Where samples come from. Each series is in one panel, and has a row in it."""
 
-    def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Series]: ...
+    def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Panel]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +60,58 @@ def reference(at: At, offset: int, steps: Integers, context: Context) -> Integer
     return np.full(len(steps), fixed - offset, dtype=np.int64)
 
 
-def instant(node: Selector, steps: Integers, context: Context) -> tuple[Frame, Floats]:
-    """The vector of an instant selector, and the times of its samples in seconds."""
+def instant(node: Selector, steps: Integers, context: Context, *, times: bool = False) -> tuple[Frame, Floats]:
+    """The vector of an instant selector, and with ``times`` when its samples were taken, in seconds [series, step]."""
     refs = reference(node.at, node.offset, steps, context)
-    series = context.storage.select(node.matchers, int(refs.min()) - context.lookback + 1, int(refs.max()))
-    context.check_size(len(series) * len(steps))
-    if not series:
-        return Frame.empty(len(steps)), np.empty((0, len(steps)))
-    times, values, offsets = _gather(series, context)
-    lo, hi = locate(offsets, times, refs - context.lookback, refs)
-    last = hi - 1
-    present = hi > lo
-    last[~present] = 0
-    present &= ~is_stale(values)[last]
-    frame = Frame([one.labels for one in series], values[last], present)
-    return frame, times[last] / 1000.0
+    panels = _panels(node, int(refs.min()) - context.lookback + 1, int(refs.max()), len(steps), context)
+    labels, columns = together(panels)
+    whole = len(panels) == 1 and isinstance(columns[0], slice)
+    shape = (len(steps), len(labels))
+    values, present = np.zeros((0 if whole else shape[0], shape[1])), np.zeros(shape, dtype=bool)
+    taken = np.zeros(shape if times else (0, 0))
+    for panel, place in zip(panels, columns, strict=True):
+        found, there, at = _last(panel, refs, context.lookback)
+        if whole:
+            values, present = found, np.broadcast_to(there, shape)
+        else:
+            values[:, place], present[:, place] = found, there
+        if times:
+            taken[:, place] = at / 1000.0
+    return Frame(labels, values.T, present.T), taken.T
+
+
+def _last(panel: Panel, refs: Integers, lookback: int) -> tuple[Floats, Booleans, Integers]:
+    """Value, presence and time of the last sample not older than the lookback, at each reference time."""
+    row = panel.times.searchsorted(refs, side="right") - 1
+    at = np.maximum(row, 0)[:, None]
+    values = pick(panel.values, at)
+    when = panel.times[at]
+    present = (row[:, None] >= 0) & (when > refs[:, None] - lookback)
+    if np.isnan(values.sum()):
+        gaps = np.flatnonzero(is_absent(values).any(axis=0))
+        if len(gaps):
+            # The last sample is further back: the row of the last one at or before each row.
+            there = ~is_absent(panel.values[:, gaps])
+            before = np.maximum.accumulate(np.where(there, np.arange(len(there))[:, None], -1), axis=0)[at[:, 0]]
+            before[row < 0] = -1
+            own = np.maximum(before, 0)
+            values[:, gaps] = np.take_along_axis(panel.values[:, gaps], own, axis=0)
+            when = np.broadcast_to(when, values.shape).copy()
+            present = np.broadcast_to(present, values.shape).copy()
+            when[:, gaps] = panel.times[own]
+            present[:, gaps] = (before >= 0) & (when[:, gaps] > refs[:, None] - lookback)
+        present = present & ~is_stale(values)
+    return values, present, when
 
 
 def ranges(node: Range, steps: Integers, context: Context) -> Windows:
     """The windows of a range selector."""
     selector = node.selector
     refs = reference(selector.at, selector.offset, steps, context)
-    series = context.storage.select(selector.matchers, int(refs.min()) - node.range + 1, int(refs.max()))
-    context.check_size(len(series) * len(steps))
-    times, values, offsets = _gather(series, context)
-    stale = is_stale(values)
-    if stale.any():
-        offsets = offsets - np.concatenate(([0], np.cumsum(stale)))[offsets]
-        times, values = times[~stale], values[~stale]
-    return _windows([one.labels for one in series], times, values, offsets, refs, node.range, steps, context)
+    panels = _panels(selector, int(refs.min()) - node.range + 1, int(refs.max()), len(steps), context)
+    labels, columns = together(panels)
+    blocks = blocks_of(panels, columns, refs - node.range, refs)
+    return Windows(labels, blocks, refs, node.range, steps, context.check_time)
 
 
 def subquery(
@@ -103,43 +127,51 @@ def subquery(
     last = int(refs[-1])
     context.check_size(max(0, last - first) // step)
     grid = np.arange(first, last + 1, step, dtype=np.int64)
-    if not len(grid):
-        return _windows([], grid, np.empty(0), np.zeros(1, dtype=np.int64), refs, node.range, steps, context)
-    inner = evaluate(grid)
-    frame = inner if isinstance(inner, Frame) else Frame.one(inner)
-    _, columns = np.nonzero(frame.present)
-    offsets = np.concatenate(([0], np.cumsum(frame.present.sum(axis=1))))
-    return _windows(frame.labels, grid[columns], frame.values[frame.present], offsets, refs, node.range, steps, context)
+    frame = Frame.empty(0)
+    blocks: list[Block] = []
+    if len(grid):
+        inner = evaluate(grid)
+        frame = inner if isinstance(inner, Frame) else Frame.one(inner)
+        there = frame.present.T
+        place = slice(0, len(frame.labels))
+        # No gap is the pattern of most: split makes one block of it.
+        blocks = split(place, grid, frame.values.T, there, refs - node.range, refs) if len(frame.labels) else []
+    return Windows(frame.labels, blocks, refs, node.range, steps, context.check_time)
 
 
 def matrix(windows: Windows) -> list[Series]:
     """The samples themselves, for an instant query that is a bare range selector."""
     found = []
-    for labels, lo, hi in zip(windows.labels, windows.lo[:, 0].tolist(), windows.hi[:, 0].tolist(), strict=True):
-        if hi > lo:
-            found.append(Series(labels, windows.times[lo:hi], windows.values[lo:hi]))
+    for block in windows.blocks:
+        places = np.arange(len(windows.labels))[block.columns].tolist()
+        for column, place in enumerate(places):
+            bounds = column if block.lo.shape[1] > 1 else 0
+            own = slice(int(block.lo[0, bounds]), int(block.hi[0, bounds]))
+            if own.start < own.stop:
+                times = block.times[own, column if block.times.shape[1] > 1 else 0]
+                found.append(Series(windows.labels[place], times, block.values[own, column]))
     return sorted(found, key=lambda one: one.labels)
 
 
-def _gather(series: list[Series], context: Context) -> tuple[Integers, Floats, Integers]:
-    """All samples behind each other, and where each series begins (one bound more than series)."""
-    counts = [len(one.timestamps) for one in series]
-    context.check_size(sum(counts))
-    offsets = np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
-    if not series:
-        return np.empty(0, dtype=np.int64), np.empty(0), offsets
-    return np.concatenate([one.timestamps for one in series]), np.concatenate([one.values for one in series]), offsets
-
-
-def _windows(
-    labels: list[Labels],
-    times: Integers,
-    values: Floats,
-    offsets: Integers,
-    refs: Integers,
-    length: int,
-    steps: Integers,
-    context: Context,
-) -> Windows:
-    lo, hi = locate(offsets, times, refs - length, refs)
-    return Windows(labels, times, values, lo, hi, refs, length, steps, context.check_time)
+def _panels(node: Selector, first: int, last: int, steps: int, context: Context) -> list[Panel]:
+    """What the storage has, panels of the same times as one."""
+    panels = context.storage.select(node.matchers, first, last)
+    context.check_size(sum(panel.values.size for panel in panels))
+    context.check_size(sum(len(panel.labels) for panel in panels) * steps)
+    if len(panels) < 2:
+        return panels
+    alike: dict[tuple[int, int, int], list[Panel]] = {}
+    for panel in panels:
+        key = (len(panel.times), int(panel.times[0]), int(panel.times[-1]))
+        alike.setdefault(key, []).append(panel)
+    found = []
+    for group in alike.values():
+        same = [panel for panel in group[1:] if np.array_equal(panel.times, group[0].times)]
+        if same:
+            one = [group[0], *same]
+            labels = joined(tuple(panel.labels for panel in one))
+            found.append(Panel(labels, group[0].times, np.hstack([panel.values for panel in one])))
+        else:
+            found.append(group[0])
+        found += [panel for panel in group[1:] if all(panel is not other for other in same)]
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,17 +12,23 @@ from anvil_monitor.monitoring.samples import (
     Labels,
     Matcher,
     PatternError,
+    Series,
     is_stale,
     labels_of,
     matches,
+    series_of,
 )
 from anvil_monitor.monitoring.store import Store
 
 UP: Labels = labels_of(__name__="up", job="server", service="shop")
 
 
+def select(store: Store, matchers: Sequence[Matcher], start: int, end: int) -> list[Series]:
+    return series_of(store.select(matchers, start, end))
+
+
 def names(store: Store, *matchers: Matcher) -> list[str]:
-    return [dict(one.labels)["service"] for one in store.select(matchers, 0, 10_000)]
+    return [dict(one.labels)["service"] for one in select(store, matchers, 0, 10_000)]
 
 
 @pytest.fixture
@@ -38,11 +45,11 @@ def test_samples_come_back_inside_closed_bounds() -> None:
     store = Store()
     for at in range(10):
         assert store.append(at * 100, [(UP, float(at))]) == 1
-    (series,) = store.select([Matcher("__name__", "=", "up")], 200, 400)
+    (series,) = select(store, [Matcher("__name__", "=", "up")], 200, 400)
     assert series.labels == UP
     assert series.timestamps.tolist() == [200, 300, 400]
     assert series.values.tolist() == [2.0, 3.0, 4.0]
-    assert store.select([Matcher("__name__", "=", "up")], 901, 2000) == []
+    assert select(store, [Matcher("__name__", "=", "up")], 901, 2000) == []
 
 
 def test_a_sample_that_is_not_newer_is_dropped() -> None:
@@ -52,7 +59,7 @@ def test_a_sample_that_is_not_newer_is_dropped() -> None:
     assert store.append(1000, [(UP, 2.0)]) == 0
     assert store.append(500, [(UP, 3.0)]) == 0
     assert store.late == 2
-    assert store.select([Matcher("job", "=", "server")], 0, 2000)[0].values.tolist() == [1.0]
+    assert select(store, [Matcher("job", "=", "server")], 0, 2000)[0].values.tolist() == [1.0]
 
 
 def test_matchers_take_and_leave(store: Store) -> None:
@@ -93,7 +100,7 @@ def test_stale_markers_keep_their_bits() -> None:
     store = Store()
     store.append(1, [(UP, math.nan)])
     store.append(2, [(UP, STALE_NAN)])
-    (series,) = store.select([Matcher("__name__", "=", "up")], 0, 10)
+    (series,) = select(store, [Matcher("__name__", "=", "up")], 0, 10)
     assert is_stale(series.values).tolist() == [False, True]
 
 
@@ -108,7 +115,7 @@ def test_trim_forgets_samples_and_empty_series() -> None:
     assert (store.series_count, store.sample_count) == (1, 300)
     assert store.label_names() == ["__name__"]
     assert store.label_values("__name__") == ["new"]
-    (series,) = store.select([Matcher("__name__", "=", "new")], 0, 2000)
+    (series,) = select(store, [Matcher("__name__", "=", "new")], 0, 2000)
     assert series.timestamps[0] == 700
 
 
@@ -117,7 +124,7 @@ def test_views_stay_what_they_were() -> None:
     store = Store()
     for at in range(100):
         store.append(at, [(UP, float(at))])
-    (series,) = store.select([Matcher("__name__", "=", "up")], 0, 1000)
+    (series,) = select(store, [Matcher("__name__", "=", "up")], 0, 1000)
     for at in range(100, 5000):
         store.append(at, [(UP, -1.0)])
         if at % 500 == 0:
