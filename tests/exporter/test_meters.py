@@ -53,7 +53,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 @pytest.fixture
 def provider(recorder: Recorder) -> Iterator[PageMeterProvider]:
-    publisher = Publisher(every=3600)
+    publisher = Publisher(every=3600, patience=30)
     yield PageMeterProvider(recorder, EDGES, publisher)
     publisher.stop()
 

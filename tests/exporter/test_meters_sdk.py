@@ -30,7 +30,7 @@ class Worker:
     """One worker with an SDK provider of the user's own."""
 
     def __init__(self, folder: Path) -> None:
-        self.recorder, self.publisher = Recorder(folder), Publisher(every=3600)
+        self.recorder, self.publisher = Recorder(folder), Publisher(every=3600, patience=30)
         self.own = InMemoryMetricReader()
         views = [View(instrument_name="exponential", aggregation=ExponentialBucketHistogramAggregation())]
         self.provider = MeterProvider([self.own], shutdown_on_exit=False, views=views)

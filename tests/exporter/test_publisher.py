@@ -23,7 +23,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 @pytest.fixture
 def publisher() -> Iterator[Publisher]:
-    made = Publisher(every=3600)
+    made = Publisher(every=3600, patience=30)
     yield made
     made.stop()
 
@@ -59,7 +59,7 @@ def test_no_thread_without_need(publisher: Publisher, recorder: Recorder) -> Non
 
 def test_asked_every_few_seconds(recorder: Recorder) -> None:
     """Without a scrape, too; one that fails does not stop the others, and is said once."""
-    publisher = Publisher(every=0.01)
+    publisher = Publisher(every=0.01, patience=30)
     rounds: list[int] = []
     publisher.add(recorder, lambda: rounds.append(1 // 0))
     publisher.add(recorder, lambda: rounds.append(1))
