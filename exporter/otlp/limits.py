@@ -10,7 +10,7 @@ class Limits:
     """Sizes in bytes, times in seconds."""
 
     # one request
-    body: int = 4 << 20  # as it arrives, and decompressed: decoding may take thirty times that for a moment
+    body: int = 4 << 20  # as it arrives, and decompressed: decoding may take forty times that for a moment
     body_seconds: float = 10.0
     points: int = 10_000
     parts: int = 10_000  # resources, scopes and metrics together, with points or without

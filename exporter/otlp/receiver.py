@@ -23,7 +23,7 @@ PATH = "/v1/metrics"
 class Receiver:
     """The endpoint, an ASGI application. ``token``: what a sender must present (``Authorization: Bearer …``).
 
-    Bodies are decoded one at a time, in a thread of their own: the largest costs a hundred times its size in memory
+    Bodies are decoded one at a time, in a thread of their own: the largest costs forty times its size in memory
     for a moment, and the event loop is never held up.
     """
 
@@ -57,6 +57,7 @@ class Receiver:
         await respond(send, 200, answer, bodies.NAMES[encoding], kind)
 
     def close(self) -> None:
+        """Take nothing more: 503 from now on."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _admit(self, scope: Scope) -> bodies.Encoding:
@@ -88,16 +89,24 @@ class Receiver:
             raise RefusedError(408, f"the body did not arrive within {self._limits.body_seconds:g} s") from None
         own = _addressed(header(scope, b"host"))
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._decode, body, zipped, encoding, own)
+        try:
+            decoded = loop.run_in_executor(self._thread, self._decode, body, zipped, encoding, own)
+        except RuntimeError:  # closed: it is sent again, to our successor
+            raise RefusedError(503, "the monitor is ending") from None
+        return await decoded
 
     def _decode(
         self, body: bytes, zipped: bool, encoding: bodies.Encoding, own: frozenset[tuple[str, str]]
     ) -> Mapping[str, int]:
-        if zipped:
-            body = bodies.unzip(body, self._limits.body)
-        if encoding == "json":
-            return self._totals.apply(jsonform.decode(body, self._limits, own))
-        return self._totals.apply(self._decoder.decode(body, own))
+        try:
+            if zipped:
+                body = bodies.unzip(body, self._limits.body)
+            if encoding == "json":
+                return self._totals.apply(jsonform.decode(body, self._limits, own))
+            return self._totals.apply(self._decoder.decode(body, own))
+        except RefusedError as refused:
+            # Its traceback would keep the decoded message, forty times the body, until the next collection of garbage.
+            raise refused.with_traceback(None) from None
 
 
 def _addressed(host: str) -> frozenset[tuple[str, str]]:

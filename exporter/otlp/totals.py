@@ -256,12 +256,13 @@ class Totals:
             self._sweep(now)
             found: dict[str, list[Sample]] = {}
             live = [each for each in self._instances.values() if now - each.last <= each.patience(self.limits.patience)]
-            self._lacking |= self._without_edges(live)
+            lacking = self._without_edges(live)
+            self._lacking |= lacking
             for service in self._services.values():
                 self._lasting(service, found)
             self._levels(live, now, found)
             families = [Family(self._families[name], samples) for name, samples in found.items()]
-            return [*families, *self._about(live)]
+            return [*families, *self._about(live, lacking)]
 
     def _lasting(self, service: _Service, found: dict[str, list[Sample]]) -> None:
         for name in service.series.keys() | service.overflow.keys():
@@ -318,7 +319,7 @@ class Totals:
                     lacks[limit] = lacks.get(limit, False) or bounds is None or limit not in bounds
         return found
 
-    def _about(self, live: Iterable[Instance]) -> list[Family]:
+    def _about(self, live: Iterable[Instance], lacking: Mapping[tuple[str, str], Mapping[float, bool]]) -> list[Family]:
         def counter(metric: Metric, counts: Mapping[str, int]) -> Family:
             return Family(metric, [Sample("", (("result", key),), float(n)) for key, n in sorted(counts.items())])
 
@@ -335,7 +336,7 @@ class Totals:
                 names.HISTOGRAM_EDGE_MISSING,
                 [
                     Sample("", (("service", service), ("metric", metric), ("limit", number_text(limit))), float(lacks))
-                    for (service, metric), limits in self._lacking.items()
+                    for (service, metric), limits in lacking.items()
                     for limit, lacks in limits.items()
                 ],
             ),

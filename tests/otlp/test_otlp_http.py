@@ -173,6 +173,12 @@ def test_a_hostile_body_gets_its_answer_and_leaves_nothing(
     assert exposed(collector) == {}
 
 
+def test_at_the_end_a_sender_is_told_to_come_again(post: Post, collector: Collector) -> None:
+    """503, after which exporters send the same once more."""
+    collector.receiver.close()
+    assert post(BODY, PROTOBUF).status_code == 503
+
+
 def test_only_post(post: Post) -> None:
     """405 says what is allowed."""
     answer = post(b"", {}, "GET")

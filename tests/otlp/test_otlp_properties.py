@@ -292,3 +292,15 @@ def test_ten_thousand_hostile_bodies_cost_bounded_memory() -> None:
     assert door.ask(later, "application/x-protobuf") == 200
     assert 'orders_total{service="shop"} 8' in door.kept()
     door.receiver.close()
+
+
+def test_the_largest_bodies_leave_no_memory_behind() -> None:
+    """Four megabytes of empty messages take forty times that while they are decoded, one after the other."""
+    door = Door()
+    body = b"\x0a\x00" * 2_000_000
+    assert door.ask(body, "application/x-protobuf") == 413
+    before = resident()
+    for _ in range(8):
+        assert door.ask(body, "application/x-protobuf") == 413
+    assert resident() - before < 100 << 20
+    door.receiver.close()

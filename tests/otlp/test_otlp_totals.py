@@ -231,6 +231,8 @@ def test_with_the_edge_it_is_exact() -> None:
     sink.clock.now += 50
     assert sink.value(missing, service="api") == 0  # the old instance has gone; what it counted stays
     assert sink.value(name, le="0.2") == pytest.approx(42)  # two of its three, as if they lay evenly
+    sink.clock.now += 300
+    assert sink.value(missing, service="api") is None  # nobody sends
     assert sink.value(name, le="0.25") == 43
 
 
