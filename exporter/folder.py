@@ -19,13 +19,16 @@ SALT_SIZE: Final = 32
 
 
 def pages_folder(service: str, directory: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
-    """Where the pages of ``service`` are: ``directory``, else ``ANVIL_MONITOR_PAGES``, else a folder of this user.
+    """Where the pages of ``service`` are: ``directory``, else below ``ANVIL_MONITOR_PAGES``, else below the user's own.
 
-    Workers of one server find each other because they share service name and working directory.
+    Workers of one server find each other because they share service name and working directory. For the same reason two
+    servers of one service that run in one directory, as while the new one replaces the old, are one: each shows the sum
+    of both. Where both are to be scraped for good, give each a ``directory``.
     """
-    named = directory or environ.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return Path(named).absolute()
+    if directory:
+        return Path(directory).absolute()
+    if named := environ.get(ENVIRONMENT_VARIABLE):
+        return Path(named).absolute() / service  # a variable may be everybody's
     base = Path(environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     where = blake2s(os.fsencode(Path.cwd()), digest_size=4).hexdigest()
     return base / f"anvil-monitor-{os.geteuid()}" / f"{service}-{where}"

@@ -2,7 +2,8 @@
 
 The page is locked (``flock``) as long as its worker lives; the kernel drops the lock at death, SIGKILL included. Space
 is reserved by writing zeros before it is mapped, so that a full disk is an ``OSError`` here and never a SIGBUS in the
-user's server.
+user's server. One who cuts the file of a live worker short kills the worker, as with any mapped file: the folder is
+private, so that only this user and root can.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Recording costs a bisect and two array writes, without a lock: under Python's global lock ``cells[i] += x`` on a
 memoryview is one step for other threads, because the interpreter changes threads at calls and loops only
-(``tests/exporter/test_recorder.py`` holds this against the running Python). An interpreter without the global lock gets
+(``tests/exporter/test_pages.py`` holds this against the running Python). An interpreter without the global lock gets
 a lock round each record.
 
 A page is made with the first series, not at import. A forked child gets its own page and leaves its parent's alone.

@@ -222,4 +222,4 @@ def test_a_folder_that_fills_up(tmp_path: Path) -> None:
         assert min(seen) >= asked
         (inside / "other").unlink()
         assert items(server.port) >= asked
-        assert not list(inside.glob(".new-*"))
+        assert not list(inside.rglob(".new-*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import sysconfig
 import threading
 from pathlib import Path
 
@@ -12,10 +13,20 @@ import pytest
 from anvil_monitor.exporter import layout
 from anvil_monitor.exporter.layout import Key, key
 from anvil_monitor.exporter.merge import families
-from anvil_monitor.exporter.names import DB_DURATION, HTTP_ACTIVE, HTTP_DURATION, OVERFLOW, SERIES_OVERFLOW
+from anvil_monitor.exporter.names import DB_DURATION, HTTP_ACTIVE, HTTP_DURATION, OVERFLOW, SERIES_OVERFLOW, foreign
 from anvil_monitor.exporter.page import FIRST_SIZE, Page
 from anvil_monitor.exporter.reader import Reader
-from anvil_monitor.exporter.recorder import Histogram, Recorder
+from anvil_monitor.exporter.recorder import (
+    CELL,
+    FREE_THREADED,
+    Cell,
+    Histogram,
+    LockedCell,
+    LockedExtremeCell,
+    LockedHistogram,
+    LockedRecentCell,
+    Recorder,
+)
 
 EDGES = (0.1, 0.2)
 
@@ -131,13 +142,37 @@ def test_damage_anywhere_is_survived(tmp_path: Path) -> None:
 def test_threads_lose_nothing(tmp_path: Path) -> None:
     """Without a lock, and with the interpreter changing threads as often as it can: every record counts."""
     recorder = Recorder(tmp_path)
-    series, level = histogram(recorder), recorder.gauge(HTTP_ACTIVE, ("GET",))
+    greatest = recorder.series("gauge_max", foreign("greatest", "gauge", ""), ())
+    latest = recorder.series("gauge_recent", foreign("latest", "gauge", ""), ())
+    hammer(histogram(recorder), recorder.gauge(HTTP_ACTIVE, ("GET",)), greatest, latest)
+    totals = Reader(tmp_path).totals()
+    assert totals.lasting[KEY][1] == 160_000
+    assert totals.lasting[KEY][0] == pytest.approx(8000)
+    assert list(totals.levels.values()) == [0, 0, 0]
+
+
+def test_series_for_an_interpreter_without_the_global_lock() -> None:
+    """They do the same under a lock; this interpreter uses them only if it has no global lock."""
+    cells = [memoryview(bytearray(8 * 5)).cast("d") for _ in range(4)]
+    levels = (LockedCell(cells[1]), LockedExtremeCell(cells[2]), LockedRecentCell(cells[3]))
+    hammer(LockedHistogram(cells[0], EDGES), *levels)
+    assert list(cells[0])[1:] == [160_000, 0, 0, 0]
+    assert [each[0] for each in cells[1:]] == [0, 0, 0]
+    assert cells[3][1] > 0
+    assert FREE_THREADED is (CELL is LockedCell) is (sysconfig.get_config_var("Py_GIL_DISABLED") == 1)
+
+
+def hammer(counts: Cell | Histogram, *levels: Cell | Histogram) -> None:
+    """Eight threads that record into all of them."""
+    assert isinstance(counts, Histogram)
 
     def work() -> None:
         for _ in range(20_000):
-            series.record(0.05)
-            level.add(1)
-            level.add(-1)
+            counts.record(0.05)
+            for level in levels:
+                assert isinstance(level, Cell)
+                level.add(1)
+                level.add(-1)
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -149,10 +184,6 @@ def test_threads_lose_nothing(tmp_path: Path) -> None:
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    totals = Reader(tmp_path).totals()
-    assert totals.lasting[KEY][1] == 160_000
-    assert totals.lasting[KEY][0] == pytest.approx(8000)
-    assert list(totals.levels.values()) == [0]
 
 
 def test_other_edges_are_put_into_the_present_ones(tmp_path: Path) -> None:

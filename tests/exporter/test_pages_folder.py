@@ -104,10 +104,10 @@ def test_the_folder_is_private(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_named_by_argument_environment_or_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``directory`` wins over ``ANVIL_MONITOR_PAGES``, which wins over a folder of service and working directory."""
+    """``directory`` wins over a folder of the service below ``ANVIL_MONITOR_PAGES``, that over one by place."""
     environ = {"ANVIL_MONITOR_PAGES": str(tmp_path / "b"), "XDG_RUNTIME_DIR": "/run/x"}
     assert pages_folder("shop", tmp_path / "a", environ) == tmp_path / "a"
-    assert pages_folder("shop", None, environ) == tmp_path / "b"
+    assert pages_folder("shop", None, environ) == tmp_path / "b" / "shop"
     del environ["ANVIL_MONITOR_PAGES"]
     here = pages_folder("shop", None, environ)
     assert here == pages_folder("shop", None, environ)
@@ -310,15 +310,17 @@ def test_files_stay_young(tmp_path: Path) -> None:
 
 
 def test_two_services_on_one_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has its folder, as has the same service in another working directory; both run as this user."""
+    """Each has its folder, with a variable for both, too; as has the same service in another working directory."""
     environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
     folders = [pages_folder(service, None, environ) for service in ("shop", "forum")]
     monkeypatch.chdir(tmp_path)
     folders.append(pages_folder("shop", None, environ))
+    environ = {"ANVIL_MONITOR_PAGES": str(tmp_path / "all")}
+    folders += [pages_folder(service, None, environ) for service in ("shop", "forum")]
     for number, folder in enumerate(folders):
         for _ in range(number + 1):
             histogram(Recorder(folder)).record(0.05)
-    assert [Reader(folder).totals().lasting[KEY][1] for folder in folders] == [1, 2, 3]
+    assert [Reader(folder).totals().lasting[KEY][1] for folder in folders] == [1, 2, 3, 4, 5]
 
 
 def test_two_servers_in_one_folder_are_one(tmp_path: Path) -> None:

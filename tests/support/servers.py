@@ -85,7 +85,7 @@ class Server:
         return pids, asked
 
     def page_files(self) -> list[str]:
-        return sorted(path.name for path in self.pages.glob("worker-*"))
+        return sorted(path.name for path in self.pages.rglob("worker-*"))
 
 
 def uvicorn(port: int, *arguments: str) -> list[str]:
