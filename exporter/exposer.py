@@ -24,7 +24,7 @@ from typing import Any, Final
 from . import layout, names
 from .exposition import Family, body, end, head, label_text, merged, numbers
 from .layout import Key
-from .merge import bucket_labels, families, rebucket
+from .merge import edge_texts, families, rebucket
 from .names import Metric
 from .reader import Reader, Snapshot
 from .totals import Reading, total
@@ -273,8 +273,8 @@ class _Survey:
 @lru_cache(maxsize=4096)
 def _histogram_pieces(name: str, labels: layout.Pairs, edges: tuple[float, ...]) -> tuple[str, ...]:
     own = label_text(labels)
-    buckets = [f"\n{name}_bucket{label_text(each)} " for each in bucket_labels(labels, edges)]
-    return (*buckets, f"\n{name}_sum{own} ", f"\n{name}_count{own} ")
+    before = f"\n{name}_bucket{own[:-1]}," if own else f"\n{name}_bucket{{"
+    return (*[f'{before}le="{text}"}} ' for text in edge_texts(edges)], f"\n{name}_sum{own} ", f"\n{name}_count{own} ")
 
 
 def _pids(found: Snapshot) -> tuple[int, ...]:

@@ -57,15 +57,20 @@ def families(totals: Totals, edges: Mapping[str, tuple[float, ...]], private: bo
 def _histogram(labels: LabelPairs, edges: tuple[float, ...], values: Sequence[float]) -> list[Sample]:
     counts = list(accumulate(values[1:]))
     samples = [
-        Sample("_bucket", pairs, count) for pairs, count in zip(bucket_labels(labels, edges), counts, strict=True)
+        Sample("_bucket", pairs, count) for pairs, count in zip(_bucket_labels(labels, edges), counts, strict=True)
     ]
     return [*samples, Sample("_sum", labels, values[0]), Sample("_count", labels, counts[-1])]
 
 
-@lru_cache(maxsize=16_384)
-def bucket_labels(labels: LabelPairs, edges: tuple[float, ...]) -> tuple[LabelPairs, ...]:
-    """The labels of each bucket of the series with ``labels``."""
-    return tuple((*labels, ("le", text)) for text in (*map(edge_text, edges), "+Inf"))
+@lru_cache(maxsize=4096)
+def _bucket_labels(labels: LabelPairs, edges: tuple[float, ...]) -> tuple[LabelPairs, ...]:
+    return tuple((*labels, ("le", text)) for text in edge_texts(edges))
+
+
+@lru_cache(maxsize=1024)
+def edge_texts(edges: tuple[float, ...]) -> tuple[str, ...]:
+    """The value of ``le`` of each bucket of a histogram with ``edges``."""
+    return (*map(edge_text, edges), "+Inf")
 
 
 def rebucket(old: tuple[float, ...], values: Sequence[float], new: tuple[float, ...]) -> list[float]:
