@@ -71,6 +71,7 @@ class Group:
     name: str
     interval: float
     rules: tuple[Rule, ...]
+    file: str = field(default="", compare=False)  # where it was read from
 
 
 def dump(groups: Iterable[Group]) -> str:
@@ -115,7 +116,7 @@ def load(text: str, path: Path, *, default_interval: float = DEFAULT_INTERVAL) -
     seen: set[str] = set()
     fields = root.known(("groups",))
     for node in fields["groups"].items() if "groups" in fields else ():
-        group = _group(node, default_interval)
+        group = _group(node, default_interval, str(path))
         if group.name in seen:
             node.problem(f"group {group.name!r} is given twice", "give each group its own name")
         seen.add(group.name)
@@ -125,7 +126,7 @@ def load(text: str, path: Path, *, default_interval: float = DEFAULT_INTERVAL) -
     return tuple(groups)
 
 
-def _group(node: Node, default_interval: float) -> Group:
+def _group(node: Node, default_interval: float, file: str) -> Group:
     node.what = "the group"
     fields = node.known(("name", "interval", "limit", "query_offset", "labels", "rules"), UNSUPPORTED_IN_GROUP)
     name = fields["name"].text() if "name" in fields else ""
@@ -144,7 +145,7 @@ def _group(node: Node, default_interval: float) -> Group:
         )
     common = _labels(fields["labels"]) if "labels" in fields else {}
     rules = [_rule(rule, common) for rule in (fields["rules"].items() if "rules" in fields else ())]
-    return Group(name, interval, tuple(rule for rule in rules if rule is not None))
+    return Group(name, interval, tuple(rule for rule in rules if rule is not None), file)
 
 
 def _rule(node: Node, common: Mapping[str, str]) -> Rule | None:

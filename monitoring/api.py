@@ -9,25 +9,24 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from importlib import metadata
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from . import apistatus, apisyntax
 from .apistate import Sources, alerts, rules, targets
-from .parameters import ApiError, Parameters, invalid
-from .promql import QueryError, Scalar, Text, Value, Vector
+from .parameters import TIMED_OUT, Answer, ApiError, Parameters, cut, invalid
+from .promql import Engine, Matrix, QueryError, Scalar, Text, Value, Vector
 from .promql.nodes import kind
 from .promql.parse import parse
-from .promql.values import number_text
+from .promql.values import number_text, plain_text
 from .samples import Labels, Matcher, Series
 
 MOST_POINTS: Final = 11_000
-# What Grafana is told: it decides by this number which PromQL it may send.
-PROMETHEUS_VERSION: Final = "2.42.0"
 KIND_WORDS: Final = {"matrix": "range vector", "string": "string", "vector": "instant vector", "scalar": "scalar"}
 
 
@@ -42,12 +41,13 @@ def routes(sources: Sources) -> list[Route]:
         ("query_range", both, query_range),
         ("series", both, series),
         ("labels", both, labels),
-        ("metadata", get, lambda sources, parameters: {}),
-        ("query_exemplars", both, lambda sources, parameters: []),
+        ("query_exemplars", both, exemplars),
+        ("format_query", both, apisyntax.format_query),
+        ("parse_query", both, apisyntax.parse_query),
         ("rules", get, rules),
         ("alerts", get, alerts),
         ("targets", get, targets),
-        ("status/buildinfo", get, buildinfo),
+        *((path, get, run) for path, run in apistatus.ENDPOINTS.items()),
     ]
     made = [Route(f"/api/v1/{path}", _endpoint(sources, run), methods=methods) for path, methods, run in table]
 
@@ -67,7 +67,11 @@ def _endpoint(sources: Sources, run: Handler) -> Callable[[Request], Awaitable[R
 
 async def _answer(request: Request, sources: Sources, run: Handler) -> Response:
     def work(parameters: Parameters) -> bytes:
-        return encode({"status": "success", "data": run(sources, parameters)})
+        found = run(sources, parameters)
+        answer = found if isinstance(found, Answer) else Answer(found)
+        notes = {"warnings": list(answer.warnings), "infos": list(answer.infos)}
+        said = {name: texts for name, texts in notes.items() if texts}
+        return encode({"status": "success", "data": answer.data, **said})
 
     try:
         parameters = await Parameters.of(request)
@@ -94,10 +98,10 @@ def encode(value: Any) -> bytes:
 
 def query(sources: Sources, parameters: Parameters) -> Any:
     at = parameters.time("time", round(sources.clock(), 3))
-    limit = parameters.limit()
+    limit, run = parameters.limit(), _Run(sources, parameters)
     text = parameters.text("query")
-    _parsed(text)
-    return _result(sources.engine.instant(text, at), limit)
+    _parsed(text, "query")
+    return run.answer(lambda engine, timeout: engine.instant(text, at, timeout=timeout), limit)
 
 
 def query_range(sources: Sources, parameters: Parameters) -> Any:
@@ -113,34 +117,58 @@ def query_range(sources: Sources, parameters: Parameters) -> Any:
             "exceeded maximum resolution of 11,000 points per timeseries. "
             "Try decreasing the query resolution (?step=XX)",
         )
-    limit = parameters.limit()
+    limit, run = parameters.limit(), _Run(sources, parameters)
     text = parameters.text("query")
     found = kind(_parsed(text))
     if found in ("matrix", "string"):
         words = f'invalid expression type "{KIND_WORDS[found]}" for range query, must be Scalar or instant Vector'
         raise ApiError("bad_data", words)
-    return _result(sources.engine.range(text, start, end, step), limit)
+    return run.answer(lambda engine, timeout: engine.range(text, start, end, step, timeout=timeout), limit)
 
 
-def _parsed(text: str) -> Any:
+class _Run:
+    """How a query is to be run: on which engine, for how long, and whether it is to say how long that took."""
+
+    def __init__(self, sources: Sources, parameters: Parameters) -> None:
+        asked, lookback = parameters.timeout(), parameters.lookback()
+        self._timeout = sources.query_timeout if asked is None else min(asked, sources.query_timeout)
+        self._engine = sources.engine if lookback is None else Engine(sources.store, lookback=lookback)
+        self._stats = bool(parameters.text("stats"))
+
+    def answer(self, ask: Callable[[Engine, float], Value], limit: int | None) -> Answer:
+        begin = time.perf_counter()
+        try:
+            value = ask(self._engine, self._timeout)
+        except QueryError as error:
+            raise ApiError(error.kind, TIMED_OUT if error.kind == "timeout" else error.message) from None
+        taken = time.perf_counter() - begin
+        answer = _many(value, limit) if isinstance(value, Vector | Matrix) else Answer(_single(value))
+        if self._stats:
+            timings = {"evalTotalTime": taken, "execQueueTime": 0, "execTotalTime": taken}
+            answer.data["stats"] = {"timings": timings}
+        return answer
+
+
+def _parsed(text: str, name: str = "") -> Any:
     try:
         return parse(text)
     except QueryError as error:
-        raise invalid("query", error.message) from None
+        raise invalid(name, error.message) if name else ApiError("bad_data", error.message) from None
 
 
-def _result(value: Value, limit: int | None) -> dict[str, Any]:
+def _single(value: Scalar | Text) -> dict[str, Any]:
     if isinstance(value, Scalar):
-        return {"resultType": "scalar", "result": _pair(value.time, value.value)}
-    if isinstance(value, Text):
-        return {"resultType": "string", "result": [_seconds(value.time), value.value]}
+        return {"resultType": "scalar", "result": [_seconds(value.time), plain_text(value.value)]}
+    return {"resultType": "string", "result": [_seconds(value.time), value.value]}
+
+
+def _many(value: Vector | Matrix, limit: int | None) -> Answer:
     if isinstance(value, Vector):
-        elements = [
-            {"metric": dict(sample.labels), "value": _pair(sample.time, sample.value)}
-            for sample in value.samples[:limit]
-        ]
-        return {"resultType": "vector", "result": elements}
-    return {"resultType": "matrix", "result": [_series(each) for each in value.series[:limit]]}
+        found = cut(value.samples, limit)
+        elements = [{"metric": dict(one.labels), "value": _pair(one.time, one.value)} for one in found.data]
+        return Answer({"resultType": "vector", "result": elements}, found.warnings)
+    found = cut(value.series, limit)
+    return Answer({"resultType": "matrix", "result": [_series(each) for each in found.data]}, found.warnings)
 
 
 def _series(series: Series) -> dict[str, Any]:
@@ -160,7 +188,7 @@ def _seconds(at: float) -> float | int:
 def _selected(sources: Sources, parameters: Parameters, matchers: Iterable[Sequence[Matcher]]) -> list[Labels]:
     start, end = parameters.time("start", 0.0), parameters.time("end", 1e11)
     if end < start:
-        raise invalid("end", "end timestamp must not be before start time")
+        return []
     found = {
         each
         for matcher in matchers
@@ -170,30 +198,30 @@ def _selected(sources: Sources, parameters: Parameters, matchers: Iterable[Seque
 
 
 def series(sources: Sources, parameters: Parameters) -> Any:
-    matchers = parameters.matchers()
+    limit, matchers = parameters.limit(), parameters.matchers()
     if not matchers:
         raise ApiError("bad_data", "no match[] parameter provided")
-    return [dict(each) for each in _selected(sources, parameters, matchers)[: parameters.limit()]]
+    return cut([dict(each) for each in _selected(sources, parameters, matchers)], limit)
 
 
 def labels(sources: Sources, parameters: Parameters) -> Any:
-    found = _selected(sources, parameters, parameters.matchers() or [()])
-    return sorted({name for each in found for name, _ in each})[: parameters.limit()]
+    limit, found = parameters.limit(), _selected(sources, parameters, parameters.matchers(named=False) or [()])
+    return cut(sorted({name for each in found for name, _ in each}), limit)
 
 
 def label_values(sources: Sources, parameters: Parameters, name: str) -> Any:
-    if not name.replace("_", "a").isalnum() or not name.isascii() or name[0].isdigit():
+    if name.startswith("U__"):
+        name = apisyntax.unescape(name)
+    elif not name.replace("_", "a").isalnum() or not name.isascii() or name[0].isdigit():
         raise ApiError("bad_data", f'invalid label name: "{name}"')
-    found = _selected(sources, parameters, parameters.matchers() or [()])
-    return sorted({value for each in found for key, value in each if key == name})[: parameters.limit()]
+    limit, found = parameters.limit(), _selected(sources, parameters, parameters.matchers(named=False) or [()])
+    return cut(sorted({value for each in found for key, value in each if key == name}), limit)
 
 
-def buildinfo(sources: Sources, parameters: Parameters) -> Any:
-    return {
-        "version": PROMETHEUS_VERSION,
-        "revision": f"anvil-monitor {metadata.version('anvil-monitor')}",
-        "branch": "",
-        "buildUser": "",
-        "buildDate": "",
-        "goVersion": "",
-    }
+def exemplars(sources: Sources, parameters: Parameters) -> Any:
+    """None: this store keeps none. A wrong question still is one."""
+    start, end = parameters.time("start", 0.0), parameters.time("end", 1e11)
+    if end < start:
+        raise ApiError("bad_data", "end timestamp must not be before start timestamp")
+    _parsed(parameters.text("query"))
+    return []

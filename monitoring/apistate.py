@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from anvil_monitor.alerts.rulefile import Alerting, Group, Rule
-from anvil_monitor.targets import format_promql_duration
+from anvil_monitor.targets import Configuration, format_promql_duration
 
-from .parameters import Parameters, invalid, rfc3339
+from .parameters import INTEGER, Parameters, invalid, rfc3339
 from .promql import Engine, number_text
 from .rulemanager import ActiveAlert, GroupState, RuleState, State
+from .samples import matches
 from .scrape import Scraper
 from .store import Store
 
@@ -28,41 +31,86 @@ class Sources:
     scrapers: Sequence[Scraper]
     clock: Callable[[], float]
     executor: Executor
-    rule_file: str = "rules.yml"
+    started: float = 0.0
+    configuration: Configuration | None = None
+    query_timeout: float = 120.0
 
 
 def rules(sources: Sources, parameters: Parameters) -> Any:
-    wanted = parameters.text("type")
+    wanted = parameters.text("type").lower()
     if wanted not in ("", "alert", "record"):
-        raise invalid("type", f'not supported value "{wanted}"')
-    names, groups = parameters.texts("rule_name[]"), parameters.texts("rule_group[]")
-    found = []
+        raise invalid("type", f'not supported value "{parameters.text("type")}"')
+    without_alerts = parameters.truth("exclude_alerts")
+    most, token = _page(parameters)
+    names, groups = set(parameters.texts("rule_name[]")), set(parameters.texts("rule_group[]"))
+    files, matchers = set(parameters.texts("file[]")), parameters.matchers()
+
+    def fits(rule: Rule) -> bool:
+        alerting = isinstance(rule, Alerting)
+        if wanted not in ("", "alert" if alerting else "record") or (names and name_of(rule) not in names):
+            return False
+        own = tuple(rule.labels.items())
+        return not matchers or any(matches(own, each) for each in matchers)
+
+    found: list[dict[str, Any]] = []
+    begun = not token
     for group, state in sources.groups:
-        if groups and group.name not in groups:
+        if (groups and group.name not in groups) or (files and group.file not in files):
             continue
+        if not begun:
+            begun = _token(group) == token
+            if not begun:
+                continue
         members = [
-            _rule(rule, memory)
+            _rule(rule, memory, without_alerts)
             for rule, memory in zip(group.rules, state.rules, strict=True)
-            if wanted in ("", "alert" if isinstance(rule, Alerting) else "record")
+            if fits(rule)
         ]
-        members = [each for each in members if not names or each["name"] in names]
-        if not members and (wanted or names):
+        if not members and (wanted or names or matchers):
             continue
+        if len(found) == most:
+            return {"groups": found, "groupNextToken": _token(group)}
         found.append(
             {
                 "name": group.name,
-                "file": sources.rule_file,
+                "file": group.file,
                 "rules": members,
-                "interval": group.interval,
+                "interval": int(group.interval) if group.interval.is_integer() else group.interval,
                 "limit": 0,
                 "evaluationTime": state.duration,
                 "lastEvaluation": rfc3339(state.evaluated_at),
             }
         )
+    if not begun:
+        raise invalid("group_next_token", f"invalid group_next_token '{token}'. were rule groups changed?")
     return {"groups": found}
 
 
-def _rule(rule: Rule, memory: RuleState) -> dict[str, Any]:
+def _page(parameters: Parameters) -> tuple[int, str]:
+    """How many groups at most (-1: all), and the token of the first."""
+    text, token = parameters.text("group_limit"), parameters.text("group_next_token")
+    if not text:
+        if token:
+            words = "group_limit needs to be present in order to paginate over the groups"
+            raise invalid("group_next_token", words)
+        return -1, ""
+    if not INTEGER.fullmatch(text):
+        words = f'group_limit needs to be a valid number: strconv.ParseInt: parsing "{text}": invalid syntax'
+        raise invalid("group_limit", words)
+    if int(text) <= 0:
+        raise invalid("group_limit", "group_limit needs to be greater than 0")
+    return int(text), token
+
+
+def _token(group: Group) -> str:
+    return hashlib.sha1(f"{group.file};{group.name}".encode(), usedforsecurity=False).hexdigest()
+
+
+def name_of(rule: Rule) -> str:
+    return rule.alert if isinstance(rule, Alerting) else rule.record
+
+
+def _rule(rule: Rule, memory: RuleState, without_alerts: bool) -> dict[str, Any]:
     common = {
         "query": rule.expr,
         "labels": dict(rule.labels),
@@ -74,12 +122,13 @@ def _rule(rule: Rule, memory: RuleState) -> dict[str, Any]:
     if not isinstance(rule, Alerting):
         return {"name": rule.record, **common, "type": "recording"}
     return {
-        "state": memory.state,
+        # Until its first evaluation nothing of it can be active.
+        "state": "inactive" if memory.state == "unknown" else memory.state,
         "name": rule.alert,
         "duration": rule.hold,
         "keepFiringFor": rule.keep,
         "annotations": dict(rule.annotations),
-        "alerts": _alerts(memory),
+        **({} if without_alerts else {"alerts": _alerts(memory)}),
         **common,
         "type": "alerting",
     }
@@ -120,14 +169,27 @@ def exponent_text(value: float) -> str:
 
 
 def targets(sources: Sources, parameters: Parameters) -> Any:
-    return {"activeTargets": [_target(scraper) for scraper in sources.scrapers], "droppedTargets": []}
+    state, pool = parameters.text("state").lower(), parameters.text("scrapePool")
+    shown = [_target(each) for each in sources.scrapers if not pool or pool == each.endpoint.labels["job"]]
+    return {"activeTargets": shown if state in ("", "any", "active") else [], "droppedTargets": []}
+
+
+HEALTH: Final[Mapping[bool | None, str]] = {None: "unknown", True: "up", False: "down"}
 
 
 def _target(scraper: Scraper) -> dict[str, Any]:
     endpoint, health = scraper.endpoint, scraper.health
-    state: Mapping[bool | None, str] = {None: "unknown", True: "up", False: "down"}
+    url = urlsplit(endpoint.url)
+    interval, timeout = format_promql_duration(scraper.interval), format_promql_duration(scraper.timeout)
     return {
-        "discoveredLabels": {"__address__": endpoint.labels["instance"], "job": endpoint.labels["job"]},
+        "discoveredLabels": {
+            "__address__": endpoint.labels["instance"],
+            "__metrics_path__": url.path,
+            "__scheme__": url.scheme,
+            "__scrape_interval__": interval,
+            "__scrape_timeout__": timeout,
+            "job": endpoint.labels["job"],
+        },
         "labels": dict(endpoint.labels),
         "scrapePool": endpoint.labels["job"],
         "scrapeUrl": endpoint.url,
@@ -135,7 +197,7 @@ def _target(scraper: Scraper) -> dict[str, Any]:
         "lastError": health.error,
         "lastScrape": rfc3339(health.at),
         "lastScrapeDuration": health.duration,
-        "health": state[health.up],
-        "scrapeInterval": format_promql_duration(scraper.interval),
-        "scrapeTimeout": format_promql_duration(scraper.timeout),
+        "health": HEALTH[health.up],
+        "scrapeInterval": interval,
+        "scrapeTimeout": timeout,
     }

@@ -99,7 +99,15 @@ async def run(
         ]
         overview = Overview(configuration, board, rules.groups, scrapers, pipeline, outbox, store, clock, started)
         sources = apistate.Sources(
-            store, Engine(store, timeout=QUERY_TIMEOUT), rules.groups, scrapers, clock, query_threads, str(RULE_FILE)
+            store,
+            Engine(store, timeout=QUERY_TIMEOUT),
+            rules.groups,
+            scrapers,
+            clock,
+            query_threads,
+            started,
+            configuration,
+            QUERY_TIMEOUT,
         )
         collector = stack.enter_context(contextlib.closing(Collector(configuration)))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -17,9 +19,26 @@ from .samples import Matcher
 
 BODY_LIMIT: Final = 2**20
 DURATION: Final = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?")
+INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
+TRUTHS: Final = {"": False} | dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | (
+    dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)
+)  # fmt: skip
 UNITS: Final = (365 * 86400.0, 7 * 86400.0, 86400.0, 3600.0, 60.0, 1.0, 0.001)
 NO_MATCHER: Final = "match[] must contain at least one non-empty matcher"
 STATUS: Final = {"bad_data": 400, "execution": 422, "timeout": 503, "not_found": 404, "internal": 500}
+
+
+TRUNCATED: Final = "results truncated due to limit"
+TIMED_OUT: Final = "query timed out in query execution"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an endpoint answers where there is more to say than its data."""
+
+    data: Any
+    warnings: Sequence[str] = ()
+    infos: Sequence[str] = ()
 
 
 class ApiError(Exception):
@@ -89,26 +108,83 @@ class Parameters:
 
     def limit(self) -> int | None:
         """How many results at most; None for all."""
-        text = self.text("limit", "0")
-        if not text.isdecimal() or len(text) > 18:
-            raise invalid("limit", f'cannot parse "{text}" to a valid limit')
-        return int(text) or None
+        text = self.text("limit") or "0"
+        number = _whole(text, 'strconv.Atoi: parsing "{}": invalid syntax', "limit")
+        if number < 0:
+            raise invalid("limit", "limit must be non-negative")
+        return number or None
 
-    def matchers(self) -> list[tuple[Matcher, ...]]:
-        """The selectors given as ``match[]``."""
+    def count(self, name: str) -> int:
+        """A whole number that may be left out, as the endpoints of metadata read it (-1: all)."""
+        text = self.text(name)
+        if not text:
+            return -1
+        if not INTEGER.fullmatch(text):
+            raise ApiError("bad_data", f"{name} must be a number")
+        return int(text)
+
+    def timeout(self) -> float | None:
+        """Seconds that a query may take; None where nothing is said."""
+        if not self.text("timeout"):
+            return None
+        seconds = self.duration("timeout")
+        if seconds <= 0:
+            raise ApiError("timeout", TIMED_OUT)
+        return seconds
+
+    def lookback(self) -> float | None:
+        """Seconds that an instant selector looks back; None for the usual five minutes."""
+        if not self.text("lookback_delta"):
+            return None
+        try:
+            seconds = self.duration("lookback_delta")
+        except ApiError as error:
+            reason = str(error).partition('": ')[2]
+            raise ApiError("bad_data", f"error parsing lookback delta duration: {reason}") from None
+        return seconds if seconds > 0 else None
+
+    def truth(self, name: str) -> bool:
+        """A switch, as Go's ``strconv.ParseBool`` reads it; no when left out."""
+        text = self.text(name)
+        if text not in TRUTHS:
+            reason = f'error converting {name}: strconv.ParseBool: parsing "{text}": invalid syntax'
+            raise invalid(name, reason)
+        return TRUTHS[text]
+
+    def matchers(self, *, named: bool = True) -> list[tuple[Matcher, ...]]:
+        """The selectors given as ``match[]``. Whether its name is in an error differs from endpoint to endpoint."""
         found = []
         for text in self.texts("match[]"):
             try:
-                node = parse(text)
-            except QueryError as error:
-                reason = NO_MATCHER if NO_MATCHER.partition("] ")[2] in str(error) else str(error)
-                raise invalid("match[]", reason) from None
-            if not isinstance(node, Selector) or node.offset or node.at is not None:
-                raise invalid("match[]", f"{text!r} is no series selector")
-            if all(matcher.matches_empty for matcher in node.matchers):
-                raise invalid("match[]", NO_MATCHER)
-            found.append(node.matchers)
+                found.append(_matchers(text))
+            except ApiError as error:
+                raise (invalid("match[]", str(error)) if named else error) from None
         return found
+
+
+def _matchers(text: str) -> tuple[Matcher, ...]:
+    try:
+        node = parse(text)
+    except QueryError as error:
+        raise ApiError("bad_data", NO_MATCHER if NO_MATCHER.partition("] ")[2] in str(error) else str(error)) from None
+    if not isinstance(node, Selector) or node.offset or node.at is not None:
+        raise ApiError("bad_data", f"{text!r} is no series selector")
+    if all(matcher.matches_empty for matcher in node.matchers):
+        raise ApiError("bad_data", NO_MATCHER)
+    return node.matchers
+
+
+def _whole(text: str, words: str, name: str) -> int:
+    if not INTEGER.fullmatch(text):
+        raise invalid(name, words.format(text))
+    return int(text)
+
+
+def cut(found: list[Any], limit: int | None) -> Answer:
+    """At most ``limit`` of ``found``, and a warning if that is not all."""
+    if limit is None or len(found) <= limit:
+        return Answer(found)
+    return Answer(found[:limit], (TRUNCATED,))
 
 
 def invalid(name: str, reason: str) -> ApiError:

@@ -37,6 +37,7 @@ class Parser:
         self._target_labels = dict(target_labels)
         self._sample_limit = sample_limit
         self._known: dict[str, Labels] = {}
+        self.comments: set[str] = set()  # the lines that say what a metric is (# HELP, # TYPE, # UNIT)
 
     def parse(self, text: str) -> tuple[list[Labels], list[float]]:
         """The series of ``text`` and their values, in its order (two lists: a pair for each would cost as much again).
@@ -58,6 +59,8 @@ class Parser:
                 if labels is None:
                     bare = line.strip()
                     if not bare or bare[0] == "#":
+                        if len(self.comments) < self._sample_limit:
+                            self.comments.add(bare)
                         continue
                     labels, value, plain = self._read(line.rstrip("\r"))
                     if plain:

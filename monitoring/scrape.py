@@ -91,6 +91,11 @@ class Scraper:
     def __post_init__(self) -> None:
         self._parser = Parser(self.endpoint.labels)
 
+    @property
+    def comments(self) -> frozenset[str]:
+        """What the target's texts have said of their metrics."""
+        return frozenset(self._parser.comments)
+
     async def run(self) -> None:
         """Scrape every ``interval`` for ever; a scrape that comes late skips whole intervals, it never piles up."""
         loop = asyncio.get_running_loop()

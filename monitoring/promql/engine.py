@@ -77,7 +77,7 @@ class Engine:
             raise QueryError("bad_data", "zero or negative query resolution step widths are not accepted")
         if last < first:
             raise QueryError("bad_data", "end timestamp must not be before start time")
-        if (last - first) // width >= MOST_STEPS:
+        if (last - first) // width > MOST_STEPS:
             raise QueryError("bad_data", f"exceeded maximum resolution of {MOST_STEPS:,} points per timeseries")
         steps = np.arange(first, last + 1, width, dtype=np.int64)
         with np.errstate(all="ignore"):

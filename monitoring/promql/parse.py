@@ -64,7 +64,7 @@ def _node(node: Any) -> Node:
             return Range(_selector(node.vector_selector), _milliseconds(node.range))
         case parser.SubqueryExpr():
             step = _milliseconds(node.step) if node.step is not None else None
-            return Subquery(_node(node.expr), _milliseconds(node.range), step, _milliseconds(node.offset), _at(node))
+            return Subquery(_node(node.expr), _milliseconds(node.range), step, _milliseconds(node.offset), at_of(node))
         case parser.Call():
             kind: Literal["scalar", "vector"] = "scalar" if str(node.func.return_type).endswith("Scalar") else "vector"
             return Call(node.func.name, tuple(map(_node, node.args)), kind)
@@ -79,7 +79,7 @@ def _milliseconds(duration: timedelta | None) -> int:
     return 0 if duration is None else duration // MILLISECOND
 
 
-def _at(node: Any) -> At:
+def at_of(node: Any) -> At:
     """The ``@`` modifier, read from the node's debug text: the attribute panics for times before 1970."""
     found = _AT.search(repr(node))
     if found is None or found[1]:
@@ -96,7 +96,7 @@ def _selector(node: Any) -> Selector:
                 for matcher in node.matchers.matchers]  # fmt: skip
     if node.name is not None:
         matchers.append(Matcher(NAME, "=", node.name))
-    return Selector(tuple(matchers), _milliseconds(node.offset), _at(node))
+    return Selector(tuple(matchers), _milliseconds(node.offset), at_of(node))
 
 
 def _aggregate(node: Any) -> Aggregate:

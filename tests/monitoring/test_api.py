@@ -1,14 +1,8 @@
-"""The Prometheus HTTP API: paths, parameters, envelope, errors; and the same from a real Prometheus."""
+"""The Prometheus HTTP API: paths, parameters, envelope, errors. Beside a real Prometheus: test_api_prometheus."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
+from anvil_monitor.monitoring import apistatus, apisyntax
 from anvil_monitor.monitoring.api import routes
 from anvil_monitor.monitoring.apistate import Sources, exponent_text
 from anvil_monitor.monitoring.promql import Engine
@@ -119,7 +114,7 @@ def test_a_range_query_gives_a_matrix(api: TestClient) -> None:
         ("series", {}, "no match[] parameter provided"),
         ("series", {"match[]": "{}"}, "match[]"),
         ("series", {"match[]": 'up{job=~".*"} offset 5m'}, "match[]"),
-        ("labels", {"match[]": "1+1"}, "match[]"),
+        ("labels", {"match[]": "1+1"}, "no series selector"),
         ("label/no-name/values", {}, 'invalid label name: "no-name"'),
         ("rules", {"type": "both"}, 'invalid parameter "type": not supported value "both"'),
         ("labels", {"limit": "-1"}, 'invalid parameter "limit"'),
@@ -192,76 +187,115 @@ def test_numbers_with_exponent() -> None:
     assert exponent_text(float("nan")) == "NaN"
 
 
-@pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("prometheus")
-    (folder / "prometheus.yml").write_text("{}\n", encoding="utf-8")
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        shutil.which("prometheus") or "",
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-    ]
-    with subprocess.Popen(
-        [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/-/ready").status_code == 200:
-                    break
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield url
-        process.terminate()
+def test_a_limit_says_that_it_cut(api: TestClient) -> None:
+    """Not more than asked for, and a warning only where there was more."""
+    cut = ["results truncated due to limit"]
+    for path, parameters in (
+        ("query", {"query": '{job="server"}'}),
+        ("query_range", {"query": '{job="server"}', "start": NOW - 30, "end": NOW, "step": 15}),
+        ("series", {"match[]": '{job="server"}'}),
+        ("labels", {}),
+        ("label/__name__/values", {}),
+    ):
+        body = api.get(f"/api/v1/{path}", params={**parameters, "limit": "1"}).json()
+        found = body["data"]["result"] if path.startswith("query") else body["data"]
+        assert (len(found), body["warnings"]) == (1, cut)
+        assert "warnings" not in api.get(f"/api/v1/{path}", params={**parameters, "limit": "100"}).json()
+    wrong = api.get("/api/v1/labels", params={"limit": "x"}).json()["error"]
+    assert wrong == 'invalid parameter "limit": strconv.Atoi: parsing "x": invalid syntax'
 
 
-@pytest.mark.needs("prometheus")
-@pytest.mark.parametrize(
-    ("path", "parameters"),
-    [
-        ("query", {"query": "1+1", "time": "4"}),
-        ("query", {"query": "vector(1) * 1e21", "time": "4.125"}),
-        ("query", {"query": '"text"', "time": "4"}),
-        ("query", {"query": "1/0", "time": "2015-07-01T20:10:51.781Z"}),
-        ("query", {"query": "no_such_series", "time": "4"}),
-        ("query", {"query": "no_such_series[5m]", "time": "4"}),
-        ("query", {"query": "up(", "time": "4"}),
-        ("query", {"time": "4"}),
-        ("query", {"query": "1", "time": "soon"}),
-        ("query_range", {"query": "time()", "start": "0", "end": "60", "step": "15s"}),
-        ("query_range", {"query": "1", "start": "0", "end": "60"}),
-        ("query_range", {"query": "1", "start": "60", "end": "0", "step": "1"}),
-        ("query_range", {"query": "1", "start": "0", "end": "60", "step": "0"}),
-        ("query_range", {"query": "1", "start": "0", "end": "60", "step": "-5"}),
-        ("query_range", {"query": "1", "start": "0", "end": "20000", "step": "1"}),
-        ("query_range", {"query": "up[5m]", "start": "0", "end": "60", "step": "1"}),
-        ("query_range", {"query": "1", "start": "0", "end": "60", "step": "1y"}),
-        ("series", {}),
-        ("series", {"match[]": "{}"}),
-        ("series", {"match[]": "no_such_series"}),
-        ("labels", {"match[]": "no_such_series"}),
-        ("label/job/values", {"match[]": "no_such_series"}),
-        ("label/no-name/values", {}),
-        ("rules", {"type": "both"}),
-        ("alerts", {}),
-        ("query_exemplars", {"query": "up", "start": "0", "end": "1"}),
-    ],
-)
-def test_it_answers_as_prometheus_does(api: TestClient, prometheus: str, path: str, parameters: dict[str, str]) -> None:
-    """The same request gives the same status, error type and data as a real Prometheus without such series."""
-    ours, theirs = (
-        api.get(f"/api/v1/{path}", params=parameters),
-        httpx.get(f"{prometheus}/api/v1/{path}", params=parameters),
+def test_lookback_and_stats(api: TestClient) -> None:
+    """``lookback_delta`` shortens how far an instant selector sees; ``stats`` tells how long the query took."""
+    late = {"query": "up", "time": NOW + 60}
+    assert len(data(api.get("/api/v1/query", params=late))["result"]) == 1
+    assert data(api.get("/api/v1/query", params={**late, "lookback_delta": "30s"}))["result"] == []
+    body = api.get("/api/v1/query", params={**late, "lookback_delta": "x"}).json()
+    assert body["error"] == 'error parsing lookback delta duration: cannot parse "x" to a valid duration'
+    assert "stats" not in data(api.get("/api/v1/query", params=late))
+    assert data(api.get("/api/v1/query", params={**late, "stats": "all"}))["stats"]["timings"]["execTotalTime"] > 0
+
+
+def test_rules_are_found_by_filter(api: TestClient) -> None:
+    """By name, group, label; without their alerts; and page by page."""
+
+    def names(**parameters: str) -> list[str]:
+        asked = {name.replace("__", "[]"): value for name, value in parameters.items()}
+        groups = data(api.get("/api/v1/rules", params=asked))["groups"]
+        return [rule["name"] for group in groups for rule in group["rules"]]
+
+    assert names(rule_name__="Bad") == ["Bad"]
+    assert names(rule_group__="g") == ["r:up", "Bad"]
+    assert names(rule_group__="h") == names(file__="other.yml") == names(match__='{team="x"}') == []
+    (group,) = data(api.get("/api/v1/rules", params={"exclude_alerts": "true", "type": "alert"}))["groups"]
+    assert "alerts" not in group["rules"][0]
+    assert "groupNextToken" not in data(api.get("/api/v1/rules", params={"group_limit": "1"}))
+    for parameters, words in (
+        ({"group_next_token": "x"}, "group_limit needs to be present in order to paginate over the groups"),
+        ({"group_limit": "1", "group_next_token": "x"}, "invalid group_next_token 'x'. were rule groups changed?"),
+        ({"group_limit": "0"}, "group_limit needs to be greater than 0"),
+        ({"exclude_alerts": "perhaps"}, "error converting exclude_alerts"),
+    ):
+        answer = api.get("/api/v1/rules", params=parameters)
+        assert (answer.status_code, answer.json()["errorType"]) == (400, "bad_data")
+        assert words in answer.json()["error"]
+
+
+def test_the_store_describes_itself(api: TestClient) -> None:
+    """How many series of what, between which times."""
+    found = data(api.get("/api/v1/status/tsdb"))
+    assert found["headStats"]["numSeries"] == 5
+    assert (found["headStats"]["minTime"], found["headStats"]["maxTime"]) == ((NOW - 60) * 1000, NOW * 1000)
+    assert {"name": "up", "value": 1} in found["seriesCountByMetricName"]
+    assert len(data(api.get("/api/v1/status/tsdb", params={"limit": "1"}))["seriesCountByMetricName"]) == 1
+    assert api.get("/api/v1/status/tsdb", params={"limit": "0"}).status_code == 400
+    for path in ("config", "flags", "runtimeinfo"):
+        assert data(api.get(f"/api/v1/status/{path}"))
+
+
+def test_a_query_as_a_tree(api: TestClient) -> None:
+    """``/parse_query`` gives the tree of Prometheus 3, parentheses included."""
+    found = data(
+        api.get("/api/v1/parse_query", params={"query": 'sum by (a) (rate(x{b="c"}[5m] offset 1m)) / on(a) (y)'})
     )
-    assert ours.status_code == theirs.status_code, (ours.text, theirs.text)
-    mine, other = ours.json(), theirs.json()
-    assert mine["status"] == other["status"]
-    assert mine.get("errorType") == other.get("errorType")
-    if path != "alerts":
-        assert mine.get("data") == other.get("data")
-    if "query" not in other.get("error", "") or "parse error" not in other["error"]:
-        assert mine.get("error") == other.get("error")
+    assert (found["type"], found["op"], found["bool"]) == ("binaryExpr", "/", False)
+    assert found["matching"] == {"card": "one-to-one", "labels": ["a"], "on": True, "include": []}
+    assert found["rhs"]["type"] == "parenExpr"
+    total = found["lhs"]
+    assert (total["type"], total["op"], total["grouping"], total["without"]) == ("aggregation", "sum", ["a"], False)
+    rate = total["expr"]
+    expected = {"name": "rate", "argTypes": ["matrix"], "variadic": 0, "returnType": "vector"}
+    assert rate["func"] == expected
+    (window,) = rate["args"]
+    assert (window["type"], window["range"], window["offset"]) == ("matrixSelector", 300_000, 60_000)
+    assert window["matchers"] == [
+        {"name": "b", "value": "c", "type": "="},
+        {"name": "__name__", "value": "x", "type": "="},
+    ]
+    assert api.get("/api/v1/parse_query", params={"query": "sum("}).status_code == 400
+    for text in ("-(a)", "topk(3, a)", "a[5m:1m] @ end()", '"text"', "1", "a and b", "sum without (c) (d)", "time()"):
+        assert data(api.post("/api/v1/parse_query", data={"query": text}))["type"]
+
+
+def test_escaped_label_names(api: TestClient) -> None:
+    """A label name that is no identifier comes escaped; what cannot be read is taken as it is."""
+    assert data(api.get("/api/v1/label/U__job/values")) == ["server"]
+    assert apisyntax.unescape("U__my_2e_label__x") == "my.label_x"
+    assert apisyntax.unescape("U__bad_zz_") == "U__bad_zz_"
+    assert apisyntax.unescape("U__bad_ffffffff_") == "U__bad_ffffffff_"
+
+
+def test_metadata_is_what_targets_say() -> None:
+    """Help, type and unit from the comments of a text; the rest of a comment is ignored."""
+    lines = [
+        "# HELP a_total So \\n many",
+        "# TYPE a_total counter",
+        "# UNIT b seconds",
+        "# just words",
+        "# TYPE c untyped",
+    ]
+    assert apistatus.describe(lines) == {
+        "a_total": {"type": "counter", "help": "So \n many", "unit": ""},
+        "b": {"type": "unknown", "help": "", "unit": "seconds"},
+        "c": {"type": "unknown", "help": "", "unit": ""},
+    }
