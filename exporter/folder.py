@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 ENVIRONMENT_VARIABLE: Final = "ANVIL_MONITOR_PAGES"
+OURS: Final = "anvil-monitor-"
 SALT: Final = "salt"
 SALT_SIZE: Final = 32
 
@@ -31,7 +32,15 @@ def pages_folder(service: str, directory: str | os.PathLike[str] | None, environ
         return Path(named).absolute() / service  # a variable may be everybody's
     base = Path(environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     where = blake2s(os.fsencode(Path.cwd()), digest_size=4).hexdigest()
-    return base / f"anvil-monitor-{os.geteuid()}" / f"{service}-{where}"
+    return base / f"{OURS}{os.geteuid()}" / f"{service}-{where}"
+
+
+def settled(folder: Path) -> Path:
+    """``folder`` of :func:`pages_folder` for the present user: a server's worker may have become another one since."""
+    owner = folder.parent.name.removeprefix(OURS)
+    if owner == folder.parent.name or not owner.isdigit():
+        return folder
+    return folder.parent.with_name(f"{OURS}{os.geteuid()}") / folder.name
 
 
 def prepare(folder: Path) -> None:
@@ -40,7 +49,7 @@ def prepare(folder: Path) -> None:
     Below a temporary folder that all users share, our name could have been taken by another user: then it is refused.
     So is one that the user has named and that others may write to: pages in it could be anybody's.
     """
-    if folder.parent.name == f"anvil-monitor-{os.geteuid()}":
+    if folder.parent.name == f"{OURS}{os.geteuid()}":
         with contextlib.suppress(FileExistsError):
             folder.parent.mkdir(mode=0o700)
         _check(folder.parent, folder.parent.lstat())

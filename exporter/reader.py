@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from . import layout
-from .folder import open_folder
+from .folder import open_folder, settled
 from .layout import PageError
 from .page import FIRST_SIZE, MAX_SIZE, PREFIX, SUFFIX
 from .retired import MAX_FOLD, MAX_NAMES, RETIRED, fold_lock, folded, replace, retired_page
@@ -107,6 +107,7 @@ class Reader:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int | None]:
         """The folder's descriptor; ``None`` where there is none, or one that cannot be trusted, which is said once."""
+        self.folder = settled(self.folder)
         try:
             folder: int | None = open_folder(self.folder)
         except OSError as error:

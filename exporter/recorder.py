@@ -283,6 +283,7 @@ class Recorder:
 
     def _open_page(self) -> Page:
         if self.page is None:
+            self.folder = folders.settled(self.folder)
             try:
                 folders.prepare(self.folder)
                 self.page = Page.in_folder(self.folder)

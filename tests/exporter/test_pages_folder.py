@@ -331,3 +331,40 @@ def test_two_servers_in_one_folder_are_one(tmp_path: Path) -> None:
     assert [Reader(tmp_path).totals().lasting[KEY][1] for _ in range(2)] == [2, 2]
     old.close()
     assert Reader(tmp_path).totals().lasting[KEY][1] == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_a_server_that_gives_up_root(tmp_path: Path) -> None:
+    """The application is loaded by root, its workers are somebody else's: they share a folder of that user."""
+    tmp_path.chmod(0o1777)
+    for parent in list(tmp_path.parents)[:2]:
+        parent.chmod(0o755)
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from anvil_monitor.exporter.folder import pages_folder\n"
+        "from anvil_monitor.exporter.names import BEACONS\n"
+        "from anvil_monitor.exporter.reader import Reader\n"
+        "from anvil_monitor.exporter.recorder import Recorder\n"
+        "folder = pages_folder('shop', None, {'XDG_RUNTIME_DIR': sys.argv[1]})\n"
+        "recorder, reader = Recorder(folder), Reader(folder)\n"
+        "if sys.argv[2] == 'spoken': recorder.counter(BEACONS, ('taken',)).add(1)\n"
+        "children = []\n"
+        "for _ in range(2):\n"
+        "    if child := os.fork():\n"
+        "        os.waitpid(child, 0)\n"
+        "        continue\n"
+        "    recorder.close()\n"
+        "    os.setgid(65534); os.setuid(65534)\n"
+        "    recorder, reader = Recorder(folder), Reader(folder)\n"
+        "    recorder.counter(BEACONS, ('taken',)).add(1)\n"
+        "    print(recorder.private, [*reader.totals().lasting.values()], flush=True)\n"
+        "    os._exit(0)\n"
+    )
+    for spoken, expected in (("silent", "1.0"), ("spoken", "3.0")):
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path), spoken], capture_output=True, text=True, check=True
+        )
+        assert result.stdout.splitlines()[0] == f"False [[{expected}]]"
+        assert result.stderr == ""
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"anvil-monitor-65534", "anvil-monitor-0"}
