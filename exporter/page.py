@@ -39,7 +39,7 @@ class Page:
 
     def __init__(self, fd: int | None, path: Path | None) -> None:
         self.fd, self.path = fd, path
-        self.started = time.time()
+        self.started, self.owner = time.time(), os.geteuid()
         self._size = 0
         self._used = layout.HEADER_SIZE
         self._map: mmap.mmap

@@ -282,6 +282,8 @@ class Recorder:
         return _wrap(key, page.add(key, reserve))
 
     def _open_page(self) -> Page:
+        if self.page is not None and self.page.owner != os.geteuid():
+            self._move(self.page)
         if self.page is None:
             self.folder = folders.settled(self.folder)
             try:
@@ -298,6 +300,20 @@ class Recorder:
             for call in waiting:
                 call()
         return self.page
+
+    def _move(self, old: Page) -> None:
+        """This process has become another user, as workers do that give up root: its page goes where it can be read."""
+        self.page = None
+        self._users = None
+        described, self._metrics = self._metrics, {}
+        before = [(series, series.cells) for series in (*self._series.values(), *self._overflow.values())]
+        for reserve, opened in ((RESERVE, self._series), (0, self._overflow)):
+            self._reopen(opened, described, reserve)
+        for series, cells in before:
+            size = min(len(cells), len(series.cells))  # of what nobody reads, any
+            series.cells[:size] = cells[:size]
+            cells[:] = memoryview(bytes(cells.nbytes)).cast("d")
+        old.close()
 
     def _tidy(self) -> None:
         """Fold the pages of the dead where many are left: a service that nobody scrapes must not fill the disk."""
