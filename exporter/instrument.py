@@ -20,7 +20,7 @@ from .exposer import Exposer
 from .exposition import Family
 from .folder import pages_folder
 from .frameworks import Asked, Said, SaidByEnviron, hook_django, hook_flask, hook_quart, search_url_map
-from .measures import Measures, Templates
+from .measures import Measures, Templates, ThreadedMeasures
 from .middleware import Middleware
 from .names import BYTES_EDGES, DATABASE_EDGES, LAG_EDGES, PAGE_LOAD_EDGES, SECONDS_EDGES, Metric
 from .pagetemplates import PageTemplates
@@ -111,7 +111,7 @@ class Instrument:
 
     def wrap(self, app: Application, templates: Templates) -> Middleware:
         """``app``, an ASGI application, measured."""
-        measures = self._measures(templates)
+        measures = Measures(self.recorder, self._asked(templates), self._edges)
         lag = lag_of(self.recorder, self._edges[names.EVENT_LOOP_LAG.name])
         made = Middleware(app, measures, self._own(templates), lag)
         made.instrument = self
@@ -121,12 +121,12 @@ class Instrument:
         """``app``, a WSGI application, measured."""
         own = {path: wsgi.bridge(each) for path, each in self._own(templates).items() if each is not self._endpoint}
         own[self._paths[0]] = wsgi.metrics(self._endpoint)
-        made = WsgiMiddleware(app, self._measures(templates), own)
+        made = WsgiMiddleware(app, ThreadedMeasures(self.recorder, self._asked(templates), self._edges), own)
         made.instrument = self
         return made
 
-    def _measures(self, templates: Templates) -> Measures:
-        return Measures(self.recorder, Asked(self._route, templates) if self._route else templates, self._edges)
+    def _asked(self, templates: Templates) -> Templates:
+        return Asked(self._route, templates) if self._route else templates
 
     def _own(self, templates: Templates) -> Mapping[str, Application]:
         metrics_path, beacon_path = self._paths

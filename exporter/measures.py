@@ -7,8 +7,11 @@ route, status and error are kept together, so that the cost of a request does no
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
+from weakref import WeakSet
 
 from . import names
 from .recorder import Cell, Histogram, Recorder
@@ -54,88 +57,96 @@ class Answers:
         self.received: Histogram | None = None  # most routes never get a body
 
 
-class Waiting:
-    """The requests that wait for an answer: how many by method, and since when the oldest does. For one thread."""
+class Exchanged(Protocol):
+    """A request and what is known of its answer, as the middleware of ASGI or WSGI has it.
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._oldest: Cell | None = None
-        self._active: dict[str, Cell] = {}
-        # In order of arrival: the first is the oldest.
-        self._began: dict[int, float] = {}
+    ``began``, ``ended``: monotonic seconds; ``status`` 0: no answer was given; ``received``, ``sent``: bytes of the
+    bodies (``received`` 0: the request had none); ``scope``: the ASGI scope or the WSGI environ.
+    """
 
-    def enter(self, request: int, method: str, began: float) -> None:
-        active = self._active.get(method)
-        if active is None:
-            active = self._active[method] = self._recorder.gauge(names.HTTP_ACTIVE, (method,))
-        active.cells[0] += 1.0
-        if not self._began:
-            if self._oldest is None:
-                self._oldest = self._recorder.oldest(names.HTTP_OLDEST)
-            self._oldest.cells[0] = began
-        self._began[request] = began
-
-    def leave(self, request: int, method: str) -> None:
-        waiting = self._began
-        began = waiting.pop(request, 0.0)
-        self._active[method].cells[0] -= 1.0
-        oldest = self._oldest
-        if oldest is not None and oldest.cells[0] == began:
-            oldest.cells[0] = next(iter(waiting.values())) if waiting else 0.0
+    began: float
+    ended: float
+    method: str
+    path: str
+    received: int
+    scope: Any
+    sent: int
+    status: int
 
 
 class Measures:
-    """The HTTP series of one application in this process. ``edges``: the buckets of each metric by name."""
+    """The HTTP series of one application in this process. ``edges``: the buckets of each metric by name.
+
+    Everything here is called inside a request: no method raises. For one thread; see :class:`ThreadedMeasures`.
+    """
 
     def __init__(self, recorder: Recorder, templates: Templates, edges: Mapping[str, tuple[float, ...]]) -> None:
         self.recorder, self.templates, self.edges = recorder, templates, edges
-        self.waiting = Waiting(recorder)
         self._answers: dict[tuple[str, int, str, str, str], Answers] = {}
+        # The requests that wait for an answer, in order of arrival: the first is the oldest.
+        self._waiting: dict[Exchanged, float] = {}
+        self._active: dict[str, Cell] = {}
+        self._oldest: Cell | None = None
+        self._since = 0.0
+        self._mark: Callable[[str, float], None] | None = None
         self._failed = False
+        _living.add(self)
 
-    def enter(self, request: int, method: str, began: float, client: Sequence[Any] | None) -> None:
-        """A request arrived at ``began`` (monotonic seconds) from ``client``, an address and a port."""
+    def enter(self, exchange: Exchanged, client: Sequence[Any] | None) -> None:
+        """A request has arrived from ``client``, an address and a port."""
         try:
+            began, method = exchange.began, exchange.method
             if client:
-                self.recorder.users.mark(client[0], began)
-            self.waiting.enter(request, method, began)
+                (self._mark or self._open_users())(client[0], began)
+            active = self._active.get(method)
+            if active is None:
+                active = self._active[method] = self.recorder.gauge(names.HTTP_ACTIVE, (method,))
+            active.cells[0] += 1.0
+            waiting = self._waiting
+            if not waiting:
+                if self._oldest is None:
+                    self._oldest = self.recorder.oldest(names.HTTP_OLDEST)
+                self._oldest.cells[0] = self._since = began
+            waiting[exchange] = began
         except Exception as error:  # noqa: BLE001
             self._complain(error)
 
-    def leave(self, request: int, method: str) -> None:
+    def leave(self, exchange: Exchanged) -> None:
+        """The request waits no longer."""
         try:
-            self.waiting.leave(request, method)
+            waiting = self._waiting
+            began = waiting.pop(exchange, None)
+            if began is not None and self._oldest is not None:
+                self._active[exchange.method].cells[0] -= 1.0
+                if began == self._since:
+                    self._oldest.cells[0] = self._since = next(iter(waiting.values())) if waiting else 0.0
         except Exception as error:  # noqa: BLE001
             self._complain(error)
 
-    def record(
-        self, scope: Any, path: str, method: str, status: int, error: str, took: float, received: int, sent: int
-    ) -> None:
-        """An answer. ``status`` 0: none was given; ``error``: what went wrong, as semconv error.type, else empty.
-
-        ``took`` in seconds, ``received`` and ``sent``: bytes of the bodies (``received`` 0: there was none).
-        """
+    def record(self, exchange: Exchanged, error: str) -> None:
+        """The answer is known. ``error``: what went wrong, as semconv error.type, else empty."""
         try:
+            scope, method, status = exchange.scope, exchange.method, exchange.status
             template = self.templates.named(scope, status)
             if template is None:
-                answers = self._find(self.templates.template(scope, path, status), method, status, error)
+                answers = self._find(self.templates.template(scope, exchange.path, status), method, status, error)
             else:
-                key = (method, status, template, scope.get("root_path", ""), error)
-                known = self._answers.get(key)
-                answers = self._remember(key, scope, path) if known is None else known
-            answers.duration.record(took)
+                key = (template, status, method, scope.get("root_path", ""), error)
+                answers = self._answers.get(key) or self._remember(key, exchange)
+            answers.duration.record(exchange.ended - exchange.began)
             if answers.sent is not None:
-                answers.sent.record(sent)
-            if received:
+                answers.sent.record(0 if method == "HEAD" else exchange.sent)
+            # A body that was announced may not have come when the client left.
+            if exchange.received and error != CLIENT_LEFT:
                 if answers.received is None:
                     answers.received = self._size(names.HTTP_REQUEST_SIZE, answers.labels)
-                answers.received.record(received)
-        except Exception as error:  # noqa: BLE001
-            self._complain(error)
+                answers.received.record(exchange.received)
+        except Exception as problem:  # noqa: BLE001
+            self._complain(problem)
 
-    def _remember(self, key: tuple[str, int, str, str, str], scope: Any, path: str) -> Answers:
-        method, status, _, _, error = key
-        answers = self._find(self.templates.template(scope, path, status), method, status, error)
+    def _remember(self, key: tuple[str, int, str, str, str], exchange: Exchanged) -> Answers:
+        _, status, method, _, error = key
+        answers = self._find(self.templates.template(exchange.scope, exchange.path, status), method, status, error)
         if self.recorder.remembers(answers.duration):
             if len(self._answers) >= MAX_REMEMBERED:
                 self._answers.clear()
@@ -158,11 +169,51 @@ class Measures:
         except Exception as error:  # noqa: BLE001
             self._complain(error)
 
+    def _open_users(self) -> Callable[[str, float], None]:
+        self._mark = self.recorder.users.mark
+        return self._mark
+
+    def renew(self) -> None:
+        """In a forked child: none of the parent's requests is this process's to answer."""
+        self._mark = None  # of the parent's page
+        self._waiting = {}
+
     def _complain(self, error: Exception) -> None:
         """The application's answer matters more than its measurement: one line in the log, and on."""
         if not self._failed:
             self._failed = True
             logger.error("anvil-monitor could not record a request; further failures are not logged", exc_info=error)
+
+
+class ThreadedMeasures(Measures):
+    """For requests in several threads."""
+
+    def __init__(self, recorder: Recorder, templates: Templates, edges: Mapping[str, tuple[float, ...]]) -> None:
+        super().__init__(recorder, templates, edges)
+        self._lock = threading.Lock()
+
+    def enter(self, exchange: Exchanged, client: Sequence[Any] | None) -> None:
+        with self._lock:
+            super().enter(exchange, client)
+
+    def leave(self, exchange: Exchanged) -> None:
+        with self._lock:
+            super().leave(exchange)
+
+    def renew(self) -> None:
+        super().renew()
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+
+
+_living: WeakSet[Measures] = WeakSet()
+
+
+def _after_fork() -> None:
+    for measures in list(_living):
+        measures.renew()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def body_length(text: bytes | str | None) -> int:

@@ -23,6 +23,7 @@ from .eventloop import LoopLag
 from .measures import CLIENT_LEFT, ERROR, INCOMPLETE, METHODS, Measures, body_length
 
 # The exporter's probe says who it is: its requests are no traffic, and an idle service stays idle.
+LOOKED_AT: Final = frozenset((b"content-length", b"transfer-encoding", b"user-agent"))
 PROBE: Final = names.PROBE_AGENT.encode()
 # What frameworks and servers raise into an application whose client has left.
 GONE: Final = frozenset(("ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect"))
@@ -37,7 +38,7 @@ class Middleware:
         self, app: Application, measures: Measures, own: Mapping[str, Application], lag: LoopLag | None = None
     ) -> None:
         self.app, self.measures, self.own = app, measures, own
-        self.lag = lag
+        self.lag, self.look_at = lag, 0.0
         self.instrument: object = None  # set by instrument(): whose this is
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,19 +57,30 @@ class Middleware:
         if own is not None:
             await own(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        if headers.get(b"user-agent") == PROBE:
-            await self.app(scope, receive, send)
-            return
+        received, chunked = 0, False
+        for name, value in scope["headers"]:
+            if name in LOOKED_AT:
+                if name == b"content-length":
+                    received = body_length(value)
+                elif name == b"transfer-encoding":
+                    chunked = True
+                elif value == PROBE:
+                    await self.app(scope, receive, send)
+                    return
 
         scope["anvil_monitor"] = True
-        exchange = Exchange(self.measures, scope, path, METHODS.get(scope["method"], "_OTHER"), send)
-        if self.lag is not None and exchange.began > self.lag.due:
+        exchange = Exchange()
+        exchange.measures = measures = self.measures
+        exchange.scope, exchange.path, exchange.send = scope, path, send
+        exchange.method = METHODS.get(scope["method"], "_OTHER")
+        exchange.received, exchange.sent, exchange.status, exchange.length = received, 0, 0, None
+        exchange.ended, exchange.recorded = 0.0, False
+        exchange.began = began = monotonic()
+        measures.enter(exchange, scope.get("client"))
+        if began > self.look_at and self.lag is not None:
             self.lag.watch()
-        length = headers.get(b"content-length")
-        if length is not None:
-            exchange.received = body_length(length)
-        elif b"transfer-encoding" in headers or (exchange.method in BODIES and scope.get("http_version", "") >= "2"):
+            self.look_at = self.lag.due
+        if chunked or (not received and exchange.method in BODIES and scope.get("http_version", "") >= "2"):
             receive = exchange.counting(receive)
         try:
             await self.app(scope, receive, exchange.forward)
@@ -80,7 +92,7 @@ class Middleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["anvil_monitor"] = True
-        handshake = Handshake(self.measures, scope, scope["path"], "GET", send)
+        handshake = Handshake(self.measures, scope, send)
         try:
             await self.app(scope, receive, handshake.forward)
         except BaseException as error:
@@ -94,48 +106,51 @@ class Middleware:
 
 # HTTP/2 frames a body without either header, so that these methods' bodies are counted as they are read.
 BODIES: Final = frozenset(("PATCH", "POST", "PUT", "QUERY"))
-# Answers that are whole with their headers, and the length of one that does not say how long it is.
+# Answers that are whole with their headers.
 BODYLESS: Final = frozenset((204, 304))
-UNKNOWN: Final = 1 << 62
 
 
 class Exchange:
     """One request and its answer, from its arrival to the answer's last byte."""
 
     __slots__ = (
-        "began", "ended", "measures", "method", "path", "received", "recorded", "response", "scope", "send", "sent",
-        "status", "whole",
+        "began", "ended", "length", "measures", "method", "path", "received", "recorded", "scope", "send", "sent",
+        "status",
     )  # fmt: skip
 
-    def __init__(self, measures: Measures, scope: Scope, path: str, method: str, send: Send) -> None:
-        self.measures, self.scope, self.path, self.method, self.send = measures, scope, path, method, send
-        self.status = self.received = self.sent = 0
-        self.ended = 0.0
-        self.recorded = False
-        self.whole = UNKNOWN
-        self.began = began = monotonic()
-        measures.enter(id(self), method, began, scope.get("client"))
+    # Filled in by Middleware: an __init__ would be a third of what all of this costs.
+    measures: Measures
+    scope: Scope
+    path: str
+    method: str
+    send: Send
+    received: int
+    sent: int
+    status: int
+    length: bytes | None  # as the answer's headers announce it
+    began: float
+    ended: float
+    recorded: bool
 
     def forward(self, message: Message) -> Awaitable[None]:
         """The application's ``send``. Not a coroutine itself: most messages pass without another frame."""
         kind = message["type"]
         if kind == "http.response.body":
             self.sent += len(message.get("body", b""))
-            if self.sent >= self.whole or not message.get("more_body", False):
+            if not message.get("more_body", False) or 0 < body_length(self.length) <= self.sent:
                 self._end()
         elif kind == "http.response.start":
             self.status = status = message["status"]
-            self.response = message
             headers = message.get("headers")
             if type(headers) is list:  # any other iterable may only be good for one look, which is the server's
-                for name, length in headers:
+                for name, value in headers:
                     if name == b"content-length":
-                        self.whole = body_length(length)
+                        self.length = value
                         break
-            if not self.whole or self.method == "HEAD" or status in BODYLESS:
+            if self.length == b"0" or self.method == "HEAD" or status in BODYLESS:
                 self._end()
         elif kind == "http.response.pathsend":
-            self.sent = body_length(_header(self.response, b"content-length"))
+            self.sent = body_length(self.length)
             self._end()
         return self.send(message)
 
@@ -144,9 +159,10 @@ class Exchange:
         # it counted (tests/soak). The write itself is not awaited by servers and takes no time.
         if not self.ended:
             self.ended = monotonic()
-            self.measures.leave(id(self), self.method)
+            self.measures.leave(self)
             if self.status < 500:
-                self._record("")
+                self.recorded = True
+                self.measures.record(self, "")
             else:
                 self._end_with_error(sys.exception())
 
@@ -193,16 +209,12 @@ class Exchange:
     def _finish(self, error: str) -> None:
         if not self.ended:
             self.ended = monotonic()
-            self.measures.leave(id(self), self.method)
+            self.measures.leave(self)
         self._record(error)
 
     def _record(self, error: str) -> None:
         self.recorded = True
-        # A body that was announced may not have come when the client left; a HEAD's answer has none.
-        self.measures.record(
-            self.scope, self.path, self.method, self.status, error, self.ended - self.began,
-            0 if error == CLIENT_LEFT else self.received, 0 if self.method == "HEAD" else self.sent,
-        )  # fmt: skip
+        self.measures.record(self, error)
 
 
 class Handshake(Exchange):
@@ -210,9 +222,12 @@ class Handshake(Exchange):
 
     __slots__ = ("opened",)
 
-    def __init__(self, measures: Measures, scope: Scope, path: str, method: str, send: Send) -> None:
-        self.opened = False
-        super().__init__(measures, scope, path, method, send)
+    def __init__(self, measures: Measures, scope: Scope, send: Send) -> None:
+        self.measures, self.scope, self.path, self.send, self.method = measures, scope, scope["path"], send, "GET"
+        self.received = self.sent = self.status = 0
+        self.length, self.ended, self.recorded, self.opened = None, 0.0, False, False
+        self.began = monotonic()
+        measures.enter(self, scope.get("client"))
 
     def forward(self, message: Message) -> Awaitable[None]:
         if not self.recorded:
@@ -261,7 +276,3 @@ def left(receive: Receive) -> bool:
     except Exception:  # noqa: BLE001  a server with another notion of receive: then nothing is known
         return False
     return False
-
-
-def _header(message: Message, name: bytes) -> bytes | None:
-    return next((value for key, value in message.get("headers", ()) if key.lower() == name), None)

@@ -48,10 +48,22 @@ class Routes:
         """The template below ``root_path`` that the scope itself says, if it does (see ``measures.Templates``)."""
         if status == 405:
             return UNMATCHED  # the path is known, the method is not: no endpoint ran
-        text = relative_template(scope, scope.get("route"))
-        if text is None and status == 404 and scope.get("endpoint") is None:
-            return UNMATCHED
-        return text
+        text: str
+        try:
+            route = scope["route"]
+            if "fastapi" in scope:
+                context = scope["fastapi"].get("effective_route_context")
+                # A context may be left over from the router round a mount: it counts if the route is its own.
+                if context is not None and context.original_route is route:
+                    text = context.path_format
+                    return text
+            # A route may be left over from outside too: then the endpoint that ran is another one's.
+            if route.endpoint is scope["endpoint"]:
+                text = route.path_format
+                return text
+        except (AttributeError, KeyError):  # no route, or a mount
+            pass
+        return UNMATCHED if status == 404 and scope.get("endpoint") is None else None
 
     def template(self, scope: Scope, path: str, status: int) -> str:
         """The template that answered ``scope`` (after the application has) with ``status``; ``path``: as requested."""
@@ -105,27 +117,6 @@ class Routes:
             self._prefixes = {}
             self._built = time.monotonic()
         return self._templates
-
-
-def relative_template(scope: Scope, route: Any) -> str | None:
-    """The template below ``root_path`` that the scope itself names, if it does."""
-    if route is None:
-        return None
-    text: str
-    try:
-        if "fastapi" in scope:
-            context = scope["fastapi"].get("effective_route_context")
-            # A context may be left over from the router round a mount: it counts if the route is its own.
-            if context is not None and context.original_route is route:
-                text = context.path_format
-                return text
-        # A route may be left over from outside too: then the endpoint that ran is another one's.
-        if route.endpoint is scope["endpoint"]:
-            text = route.path_format
-            return text
-    except (AttributeError, KeyError):  # a mount
-        pass
-    return None
 
 
 def _walk(

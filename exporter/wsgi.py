@@ -8,7 +8,6 @@ framework does in ``close()`` afterwards is no response time.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -17,7 +16,7 @@ from . import names
 from .asgi import Application, Message, Scope
 from .endpoint import Endpoint
 from .frameworks import keep_rule
-from .measures import CLIENT_LEFT, ERROR, INCOMPLETE, METHODS, Measures, Waiting, body_length
+from .measures import CLIENT_LEFT, ERROR, INCOMPLETE, METHODS, Measures, ThreadedMeasures, body_length
 
 Environ: TypeAlias = dict[str, Any]
 StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
@@ -29,28 +28,11 @@ EMPTY: Final = (204, 304)  # statuses without a body, of which a server need not
 MAX_OWN_BODY: Final = 65_536
 
 
-class LockedWaiting(Waiting):
-    """For requests in several threads."""
-
-    def __init__(self, recorder: Any) -> None:
-        super().__init__(recorder)
-        self._lock = threading.Lock()
-
-    def enter(self, request: int, method: str, began: float) -> None:
-        with self._lock:
-            super().enter(request, method, began)
-
-    def leave(self, request: int, method: str) -> None:
-        with self._lock:
-            super().leave(request, method)
-
-
 class WsgiMiddleware:
     """Measures each request that it lets through to ``app``; ``own`` are endpoints that it answers itself."""
 
-    def __init__(self, app: WsgiApplication, measures: Measures, own: Mapping[str, WsgiApplication]) -> None:
+    def __init__(self, app: WsgiApplication, measures: ThreadedMeasures, own: Mapping[str, WsgiApplication]) -> None:
         self.app, self.measures, self.own = app, measures, own
-        measures.waiting = LockedWaiting(measures.recorder)
         self.instrument: object = None  # set by instrument(): whose this is
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -74,11 +56,12 @@ class WsgiExchange:
     """One request and its answer."""
 
     __slots__ = (
-        "began", "environ", "error", "length", "measures", "method", "path", "received", "recorded", "sent", "status",
+        "began", "ended", "error", "length", "measures", "method", "path", "received", "recorded", "scope", "sent",
+        "status",
     )  # fmt: skip
 
     def __init__(self, measures: Measures, environ: Environ) -> None:
-        self.measures, self.environ = measures, environ
+        self.measures, self.scope = measures, environ
         self.method = METHODS.get(environ.get("REQUEST_METHOD", ""), "_OTHER")
         self.path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         self.received = body_length(environ.get("CONTENT_LENGTH"))
@@ -88,9 +71,9 @@ class WsgiExchange:
         self.length = -1
         self.error = ""
         self.recorded = False
-        self.began = monotonic()
+        self.began, self.ended = monotonic(), 0.0
         address = environ.get("REMOTE_ADDR")
-        measures.enter(id(self), self.method, self.began, (address,) if address else None)
+        measures.enter(self, (address,) if address else None)
 
     def starting(self, start_response: StartResponse) -> StartResponse:
         """``start_response`` for the application."""
@@ -98,7 +81,7 @@ class WsgiExchange:
         def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
             self.status = int(status[:3]) if status[:3].isdigit() else 0
             announced = next((value for name, value in headers if name.lower() == "content-length"), "")
-            keep_rule(self.environ)
+            keep_rule(self.scope)
             self.length = int(announced) if announced.isdigit() else -1
             if exc_info is None:
                 write = start_response(status, headers)
@@ -116,7 +99,7 @@ class WsgiExchange:
 
     def body(self, parts: Iterable[bytes]) -> Iterable[bytes]:
         """What the application returned, with its bytes and its end noticed."""
-        wrapper = self.environ.get("wsgi.file_wrapper")
+        wrapper = self.scope.get("wsgi.file_wrapper")
         if isinstance(wrapper, type) and isinstance(parts, wrapper):
             # Left as it is: the server may have the kernel send the file.
             closing = getattr(parts, "close", None)
@@ -150,15 +133,12 @@ class WsgiExchange:
         if self.recorded:
             return
         self.recorded = True
-        error = error or self.error or self.environ.get(ERROR, "")
+        error = error or self.error or self.scope.get(ERROR, "")
         if not error and not 0 < self.status < 500:
             error = str(self.status) if self.status else INCOMPLETE
-        took = monotonic() - self.began
-        self.measures.leave(id(self), self.method)
-        self.measures.record(
-            self.environ, self.path, self.method, self.status, error, took,
-            0 if error == CLIENT_LEFT else self.received, 0 if self.method == "HEAD" else self.sent,
-        )  # fmt: skip
+        self.ended = monotonic()
+        self.measures.leave(self)
+        self.measures.record(self, error)
 
 
 class Body:

@@ -81,7 +81,7 @@ def test_a_file_that_the_server_sends_itself(tmp_path: Path) -> None:
     """With the pathsend extension the application sends a path: the size is what its headers announced."""
 
     async def app(scope: dict[str, object], receive: object, send: object) -> None:
-        headers = [(b"Content-Length", b"4321")]
+        headers = [(b"content-length", b"4321")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
         await send({"type": "http.response.pathsend", "path": "/somewhere"})  # type: ignore[operator]
 
