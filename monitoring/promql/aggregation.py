@@ -16,6 +16,7 @@ from .exact import doubtful, mean_of, sum_of
 from .frame import Frame, Scalars, merge, with_labels
 from .heap import largest
 from .labelsets import groups_of
+from .query import check_quantile
 from .values import QueryError, plain_text
 
 MOST = 2.0**63
@@ -85,6 +86,7 @@ def aggregate(
     if param is None:
         raise QueryError("bad_data", f"aggregation {op} is not supported")
     if op == "quantile":
+        check_quantile(param)
         return _quantile(groups, param)
     if op in ("topk", "bottomk"):
         return _best(groups, frame, param, largest_first=op == "topk", instant=instant)

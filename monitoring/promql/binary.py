@@ -13,7 +13,7 @@ import numpy as np
 
 from ..samples import NAME, Booleans, Floats, Labels
 from .frame import Frame, Scalars, merge, shown, with_labels
-from .labelsets import derived, drop, keep, without_name, without_names
+from .labelsets import MARK, derived, drop, keep, marked, without_name, without_names
 from .nodes import Matching
 from .values import QueryError
 
@@ -89,6 +89,8 @@ def vectors(op: str, left: Frame, right: Frame, matching: Matching, *, return_bo
     else:
         many, one, many_side = left, right, "left"
     many, one = many.compact(), one.compact()
+    if matching.fill != (None, None):
+        many, one = _filled(many, one, matching, matching.fill[0]), _filled(one, many, matching, matching.fill[1])
     if not many.labels or not one.labels:
         return Frame.empty(left.steps)
     partners: dict[Labels, list[int]] = defaultdict(list)
@@ -120,6 +122,22 @@ def vectors(op: str, left: Frame, right: Frame, matching: Matching, *, return_bo
         return merge(Frame(labels, holds.astype(np.float64), matched).compact())
     # A filter hands on the left operand's value, also with group_right.
     return merge(Frame(labels, a, matched & holds).compact())
+
+
+def _filled(frame: Frame, other: Frame, matching: Matching, value: float | None) -> Frame:
+    """With rows of this value for what only the other side has."""
+    if value is None:
+        return frame
+    there: dict[Labels, Booleans] = {}
+    for row, signature in enumerate(_signatures(frame, matching)):
+        there[signature] = there.get(signature, np.zeros(frame.steps, dtype=bool)) | frame.present[row]
+    missing: dict[Labels, Booleans] = {}
+    for row, signature in enumerate(_signatures(other, matching)):
+        lacks = other.present[row] & ~there.get(signature, np.zeros(frame.steps, dtype=bool))
+        missing[signature] = missing.get(signature, np.zeros(frame.steps, dtype=bool)) | lacks
+    present = np.array([*frame.present, *missing.values()]).reshape(-1, frame.steps)
+    values = np.vstack((frame.values, np.full((len(missing), frame.steps), value)))
+    return Frame((*frame.labels, *missing), values, present).compact()
 
 
 def _refuse_duplicates(one: Frame, partners: dict[Labels, list[int]], needed: Booleans, side: str) -> None:
@@ -156,7 +174,8 @@ def _result(many: Labels, one: Labels, matching: Matching, drop_name: bool) -> L
     labels = without_name(many) if drop_name else many
     if matching.card == "one":
         names = frozenset(matching.labels)
-        return keep(labels, names) if matching.on else drop(labels, names)
+        kept = keep(labels, names) if matching.on else drop(labels, names)
+        return (MARK, *kept) if marked(labels) else kept
     if not matching.include:
         return labels
     pairs = dict(one)

@@ -7,11 +7,12 @@ from typing import cast
 import numpy as np
 
 from ..samples import NAME, Floats, Integers, Labels
-from . import binary, functions, histogram, ranges
+from . import binary, functions, histogram, info, ranges
 from .aggregation import aggregate
 from .frame import Frame, Scalars, merge
 from .labelsets import without_names
 from .nodes import Aggregate, Binary, Call, Negate, Node, Number, Range, Selector, String, Subquery
+from .query import warn
 from .selectors import Context, instant, subquery
 from .selectors import ranges as range_windows
 from .values import QueryError
@@ -148,7 +149,20 @@ def _call(node: Call, steps: Integers, context: Context) -> Found:
             frame = _frame(arguments[0], steps, context)
             # Ranges are always ordered by labels.
             sorting = context.instant and len(steps) == 1
+            _warn_of_sorting(context)
             return functions.ordered(frame, descending=name == "sort_desc") if sorting else frame
+        case "info":
+            return _info(node, steps, context)
+        case "sort_by_label" | "sort_by_label_desc":
+            frame = _frame(arguments[0], steps, context)
+            names = tuple(map(_text, arguments[1:]))
+            sorting = context.instant and len(steps) == 1
+            _warn_of_sorting(context)
+            return functions.ordered_by(frame, names, descending=name.endswith("desc")) if sorting else frame
+        case "histogram_quantiles":
+            frame, target = _frame(arguments[0], steps, context).compact(), _text(arguments[1])
+            several = [_scalar(argument, steps, context) for argument in arguments[2:]]
+            return histogram.quantiles(frame, target, several)
         case "label_replace":
             frame = _frame(arguments[0], steps, context)
             return functions.label_replace(frame, *map(_text, arguments[1:]))
@@ -165,6 +179,17 @@ QUERY_SCALARS = {
     "step": lambda context: context.step / 1000.0,
     "range": lambda context: (context.end - context.start) / 1000.0,
 }
+
+
+def _warn_of_sorting(context: Context) -> None:
+    if not context.instant:
+        warn("sort is ineffective for range queries since results are always ordered by labels")
+
+
+def _info(node: Call, steps: Integers, context: Context) -> Frame:
+    wanted = node.arguments[1].matchers if len(node.arguments) > 1 and isinstance(node.arguments[1], Selector) else ()
+    base = _frame(node.arguments[0], steps, context).compact()
+    return info.info(base, node.arguments[0], wanted, lambda selector: instant(selector, steps, context, times=True))
 
 
 def _over_range(node: Call, steps: Integers, context: Context) -> Frame:

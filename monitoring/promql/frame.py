@@ -76,7 +76,7 @@ def with_labels(labels: Labels, changes: Iterable[tuple[str, str]]) -> Labels:
 
 def shown(labels: Labels) -> str:
     """Labels as PromQL writes them."""
-    pairs = ", ".join(f'{name}="{value}"' for name, value in labels if name != NAME)
+    pairs = ", ".join(f'{name}="{value}"' for name, value in labels if name not in (NAME, "\0"))
     return dict(labels).get(NAME, "") + "{" + pairs + "}"
 
 

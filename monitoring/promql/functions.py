@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..samples import Floats, Labels, PatternError, compile_pattern
+from ..samples import NAME, Floats, Labels, PatternError, compile_pattern
 from .frame import Frame, Scalars, merge, with_labels
-from .labelsets import without_names
+from .labelsets import marked, without_names
 from .values import QueryError
 
 
@@ -130,6 +130,21 @@ def ordered(frame: Frame, *, descending: bool) -> Frame:
     return frame.rows(np.lexsort((-values if descending else values, np.isnan(values))))
 
 
+def ordered_by(frame: Frame, names: tuple[str, ...], *, descending: bool) -> Frame:
+    """An instant vector by the values of labels, numbers inside them by size; then by all labels."""
+
+    def key(row: int) -> list[Any]:
+        pairs = dict(frame.labels[row])
+        return [[_natural(pairs.get(name, "")) for name in names], frame.labels[row]]
+
+    return frame.rows(sorted(range(len(frame.labels)), key=key, reverse=descending))
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    parts = re.findall(r"\d+|\D+", text, re.ASCII)
+    return [(0, int(part), part) if part[0] in "0123456789" else (1, 0, part) for part in parts]
+
+
 _GROUP = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -155,7 +170,7 @@ def label_replace(frame: Frame, target: str, replacement: str, source: str, patt
                 return names.get(name) or ""
             return (found.group(int(name)) or "") if int(name) <= len(found.groups()) else ""
 
-        return with_labels(labels, [(target, _GROUP.sub(group, replacement))])
+        return _named(with_labels(labels, [(target, _GROUP.sub(group, replacement))]), target)
 
     return merge(Frame(tuple([changed(labels) for labels in frame.labels]), frame.values, frame.present).compact())
 
@@ -168,9 +183,14 @@ def label_join(frame: Frame, target: str, separator: str, sources: tuple[str, ..
 
     def changed(labels: Labels) -> Labels:
         pairs = dict(labels)
-        return with_labels(labels, [(target, separator.join(pairs.get(name, "") for name in sources))])
+        return _named(with_labels(labels, [(target, separator.join(pairs.get(name, "") for name in sources))]), target)
 
     return merge(Frame(tuple([changed(labels) for labels in frame.labels]), frame.values, frame.present).compact())
+
+
+def _named(labels: Labels, target: str) -> Labels:
+    """A name that was set by hand is no longer to be dropped."""
+    return labels[1:] if target == NAME and marked(labels) else labels
 
 
 def _check_name(function: str, name: str) -> None:

@@ -13,12 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..samples import Booleans, Floats, Integers, Labels
-from .frame import Frame, Scalars, merge
+from ..samples import NAME, Booleans, Floats, Integers, Labels
+from .frame import Frame, Scalars, merge, with_labels
 from .labelsets import derived, drop, without_name
+from .query import check_quantile, inform, names_stay, warn
+from .values import number_text
 
 TOLERANCE = 1e-12
 """Buckets that fall by less than this, relatively, do so by rounding."""
+
+NOT_MONOTONIC = (
+    "input to histogram_quantile needed to be fixed for monotonicity (see"
+    " https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)"
+)
 
 SMALLEST = 2.2250738585072014e-308
 
@@ -53,11 +60,27 @@ def bound(text: str) -> float | None:
 
 def quantile(frame: Frame, wanted: Scalars) -> Frame:
     """``histogram_quantile``: the value under which ``wanted`` of all observations lie."""
+    check_quantile(wanted)
 
     def kernel(bounds: Floats, counts: Floats, steps: Integers) -> Floats:
         return _quantile(bounds, counts, wanted[steps])
 
     return _evaluate(frame, kernel)
+
+
+def quantiles(frame: Frame, target: str, wanted: Sequence[Scalars]) -> Frame:
+    """``histogram_quantiles``: several quantiles, told apart by the label ``target``."""
+    parts = []
+    for one in wanted:
+        found = quantile(frame, one)
+        text = number_text(float(one[0]))
+        text = text if re.search(r"[^\d-]", text) else f"{text}.0"
+        named = tuple([with_labels(labels, [(target, text)]) for labels in found.labels])
+        parts.append(Frame(named, found.values, found.present))
+    if not parts:
+        return Frame.empty(frame.steps)
+    labels = tuple([one for part in parts for one in part.labels])
+    return merge(Frame(labels, np.vstack([part.values for part in parts]), np.vstack([part.present for part in parts])))
 
 
 def fraction(frame: Frame, lower: Scalars, upper: Scalars) -> Frame:
@@ -69,14 +92,18 @@ def fraction(frame: Frame, lower: Scalars, upper: Scalars) -> Frame:
     return _evaluate(frame, kernel)
 
 
-def _buckets(labels: Sequence[Labels]) -> tuple[tuple[Labels, ...], list[_Shape]]:
-    """The histograms among the label sets, and those with the same bounds together."""
+def _buckets(labels: Sequence[Labels]) -> tuple[tuple[Labels, ...], list[_Shape], list[tuple[str, str]]]:
+    """The histograms among the label sets, those with the same bounds together, and what is no bucket (le, name)."""
     le = frozenset({"le"})
+    others: list[tuple[str, str]] = []
     histograms: dict[Labels, list[tuple[float, int]]] = defaultdict(list)
     for row, one in enumerate(labels):
-        upper = bound(dict(one).get("le", ""))
-        if upper is not None:
-            histograms[drop(one, le)].append((upper, row))
+        pairs = dict(one)
+        upper = bound(pairs.get("le", ""))
+        if upper is None:
+            others.append((pairs.get("le", ""), pairs.get(NAME, "")))
+        else:
+            histograms[drop(one, le)].append((upper, row))  # names stay apart
     shapes: dict[tuple[float, ...], tuple[list[int], list[list[int]]]] = {}
     for number, buckets in enumerate(histograms.values()):
         buckets.sort(key=lambda one: (math.isnan(one[0]), one[0]))
@@ -84,11 +111,13 @@ def _buckets(labels: Sequence[Labels]) -> tuple[tuple[Labels, ...], list[_Shape]
         numbers.append(number)
         rows.append([row for _, row in buckets])
     alike = [_Shape(np.array(bounds), np.array(of), np.array(rows)) for bounds, (of, rows) in shapes.items()]
-    return tuple([without_name(one) for one in histograms]), alike
+    return tuple([without_name(one) for one in histograms]), alike, others
 
 
 def _evaluate(frame: Frame, kernel: Kernel) -> Frame:
-    labels, alike = derived(frame.labels, "buckets", _buckets)
+    labels, alike, others = derived(frame.labels, ("buckets", names_stay()), _buckets)
+    for le, name in others:
+        warn(f'bucket label "le" is missing or has a malformed value of "{le}"', name)
     values = np.zeros((len(labels), frame.steps))
     present = np.zeros((len(labels), frame.steps), dtype=bool)
     for shape in alike:
@@ -139,6 +168,7 @@ def _levelled(counts: Floats) -> Floats:
     # Most histograms need nothing done: every step up is zero or well above rounding.
     if ((rise == 0) | (rise > 4 * TOLERANCE * counts[1:])).all():
         return counts
+    fell = False
     level = counts.copy()
     before = level[0].copy()
     for row in range(1, len(level)):
@@ -148,8 +178,11 @@ def _levelled(counts: Floats) -> Floats:
             same = np.abs(before - now) / np.minimum(size, np.finfo(float).max) < TOLERANCE
         zero = (before == 0) | (now == 0) | (size < SMALLEST)
         same = np.where(zero, np.abs(before - now) < TOLERANCE * SMALLEST, same) | (before == now)
+        fell |= bool((~same & (now < before)).any())
         level[row] = np.where(same | (now < before), before, now)
         before = level[row]
+    if fell:
+        inform(NOT_MONOTONIC)
     return level
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from ..samples import NAME, Integers, Labels, Panel, as_slice
+from .query import names_stay
 
 T = TypeVar("T")
 
@@ -73,11 +74,34 @@ def _together(parts: tuple[tuple[Labels, ...], ...]) -> tuple[tuple[Labels, ...]
 
 def without_names(labels: Sequence[Labels]) -> tuple[Labels, ...]:
     """Each without ``__name__``, and without the type and unit that describe the metric of that name."""
-    return derived(labels, "without names", lambda all_: tuple([without_name(one) for one in all_]))
+    key = "marked" if names_stay() else "without names"
+    return derived(labels, key, lambda all_: tuple([without_name(one) for one in all_]))
+
+
+MARK = ("\0", "name dropped")
+"""Stands in front of labels whose name is to be dropped at the end of the query."""
 
 
 def without_name(labels: Labels) -> Labels:
+    """Without the name; where names stay until the end, marked."""
+    if names_stay():
+        return labels if marked(labels) else (MARK, *labels)
+    return _nameless(labels)
+
+
+def _nameless(labels: Labels) -> Labels:
     return tuple([pair for pair in labels if pair[0] not in (NAME, "__type__", "__unit__")])
+
+
+def marked(labels: Labels) -> bool:
+    return labels[:1] == (MARK,)
+
+
+def finished(labels: Sequence[Labels]) -> Sequence[Labels]:
+    """What the marks stand for, done."""
+    if not names_stay():
+        return labels
+    return tuple([_nameless(one[1:]) if marked(one) else one for one in labels])
 
 
 def unique(labels: Sequence[Labels]) -> bool:
@@ -92,7 +116,11 @@ def groups_of(labels: Sequence[Labels], names: frozenset[str], *, without: bool)
         shape = drop if without else keep
         numbers: dict[Labels, int] = {}
         which = [numbers.setdefault(shape(one, names), len(numbers)) for one in all_]
-        return tuple(numbers), np.array(which, dtype=np.int64)
+        groups = list(numbers)
+        for one, group in zip(all_, which, strict=True):
+            if marked(one) and not marked(groups[group]):  # one name to be dropped is enough
+                groups[group] = (MARK, *groups[group])
+        return tuple(groups), np.array(which, dtype=np.int64)
 
     return derived(labels, ("groups", names, without), make)
 
@@ -102,4 +130,4 @@ def keep(labels: Labels, names: frozenset[str]) -> Labels:
 
 
 def drop(labels: Labels, names: frozenset[str]) -> Labels:
-    return tuple([pair for pair in labels if pair[0] not in names])
+    return tuple([pair for pair in labels if pair[0] not in names and pair != MARK])

@@ -72,12 +72,16 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """How two vectors are joined. ``card`` names the side with many: one, left (group_left), right (group_right)."""
+    """How two vectors are joined. ``card`` names the side with many: one, left (group_left), right (group_right).
+
+    ``fill`` are values for series that are missing on the left and on the right (with group_right the other way round).
+    """
 
     card: Literal["one", "left", "right"] = "one"
     on: bool = False
     labels: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    fill: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)

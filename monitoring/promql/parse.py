@@ -16,6 +16,7 @@ import promql_parser as parser
 from anvil_monitor.alerts.depth import too_much
 
 from ..samples import NAME, Matcher, PatternError
+from . import edge
 from .nodes import Aggregate, At, Binary, Call, Matching, Negate, Node, Number, Range, Selector, String, Subquery
 from .values import QueryError
 
@@ -35,7 +36,7 @@ def parse(query: str) -> Node:
     if reason := too_much(query):
         raise QueryError("bad_data", f"invalid query {_shown(query)}: {reason}")
     try:
-        return _node(parser.parse(query))
+        return _node(parser.parse(edge.prepared(query)))
     except QueryError as error:
         raise QueryError("bad_data", f"invalid query {_shown(query)}: {error.message}") from None
     except (PatternError, ValueError, OverflowError) as error:
@@ -53,7 +54,7 @@ def _node(node: Any) -> Node:
         case parser.NumberLiteral():
             return Number(node.val)
         case parser.StringLiteral():
-            return String(node.val)
+            return String(edge.restored(node.val))
         case parser.ParenExpr():
             return _node(node.expr)
         case parser.UnaryExpr():
@@ -92,8 +93,11 @@ def at_of(node: Any) -> At:
 def _selector(node: Any) -> Selector:
     if node.matchers.or_matchers:
         raise QueryError("bad_data", "'or' between matchers is not PromQL")
-    matchers = [Matcher(matcher.name, _OPS[str(matcher.op).rsplit(".", 1)[-1]], matcher.value)
-                for matcher in node.matchers.matchers]  # fmt: skip
+    matchers = [
+        Matcher(edge.restored(matcher.name), _OPS[str(matcher.op).rsplit(".", 1)[-1]], edge.restored(matcher.value))
+        for matcher in node.matchers.matchers
+        if matcher.name != edge.PLACEHOLDER
+    ]
     if node.name is not None:
         matchers.append(Matcher(NAME, "=", node.name))
     return Selector(tuple(matchers), _milliseconds(node.offset), at_of(node))
@@ -113,12 +117,11 @@ def _binary(node: Any) -> Binary:
     modifier = node.modifier
     if modifier is None:
         return Binary(str(node.op), _node(node.lhs), _node(node.rhs), False, Matching())
-    if modifier.fill_values.lhs is not None or modifier.fill_values.rhs is not None:
-        raise QueryError("bad_data", "fill() is not supported")
     matching = Matching(
         card=_CARDS.get(str(modifier.card).rsplit(".", 1)[-1], "one"),
         on=modifier.matching is not None and str(modifier.matching.type).endswith("Include"),
         labels=tuple(modifier.matching.labels) if modifier.matching is not None else (),
         include=tuple(modifier.group_labels or ()),
+        fill=(modifier.fill_values.lhs, modifier.fill_values.rhs),
     )
     return Binary(str(node.op), _node(node.lhs), _node(node.rhs), modifier.return_bool, matching)

@@ -7,13 +7,15 @@ Formulas: Prometheus 3, promql/functions.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..samples import Booleans, Floats
+from ..samples import NAME, Booleans, Floats, Labels
 from .exact import doubtful, mean_of, sum_of
 from .frame import Scalars
+from .labelsets import derived
+from .query import check_quantile, inform
 from .values import QueryError
 from .windows import Block, Tile, Windows, reduce
 
@@ -54,6 +56,10 @@ def _pairwise(block: Block, compare: np.ufunc) -> Booleans | None:
 def _extrapolated(windows: Windows, *, counter: bool, per_second: bool) -> Result:
     """The increase over a window, stretched to the window's bounds where samples come close enough to them."""
 
+    if counter:
+        for name in _doubtful_counters(windows.labels):
+            inform(f'metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "{name}"')
+
     def function(block: Block) -> Result:
         enough = block.counts >= 2
         lost = _lost_at_resets(block) if counter else None
@@ -86,6 +92,14 @@ def _extrapolated(windows: Windows, *, counter: bool, per_second: bool) -> Resul
         return out, enough
 
     return windows.apply(function)
+
+
+def _doubtful_counters(labels: Sequence[Labels]) -> tuple[str, ...]:
+    def make(all_: Sequence[Labels]) -> tuple[str, ...]:
+        names = {dict(one).get(NAME, "") for one in all_} - {""}
+        return tuple(sorted(name for name in names if not name.endswith(("_total", "_sum", "_count", "_bucket"))))
+
+    return derived(labels, "doubtful counters", make)
 
 
 def _instantaneous(windows: Windows, *, rate: bool) -> Result:
@@ -218,6 +232,7 @@ def _interpolated(tile: Tile, values: Floats, quantile: Floats) -> Floats:
 
 
 def _quantile(windows: Windows, quantile: Scalars) -> Result:
+    check_quantile(quantile)
     return _tiled(windows, lambda tile: _interpolated(tile, tile.values, quantile[tile.rows, None]))
 
 
@@ -259,6 +274,20 @@ def _predict(windows: Windows, seconds: Scalars) -> Result:
         return slope * seconds[tile.rows, None] + level
 
     return _tiled(windows, function, least=2)
+
+
+def _when(better: np.ufunc) -> Callable[[Windows], Result]:
+    """The time of the extreme sample, in seconds; of equal ones the last."""
+
+    def function(tile: Tile) -> Floats:
+        best, when = tile.values[:, 0], np.broadcast_to(tile.times[:, 0], tile.values[:, 0].shape)
+        for place in range(1, tile.values.shape[1]):
+            value = tile.values[:, place]
+            wins = tile.inside[:, place] & (better(value, best) | np.isnan(best))
+            best, when = np.where(wins, value, best), np.where(wins, tile.times[:, place], when)
+        return when / 1000.0
+
+    return lambda windows: _tiled(windows, function)
 
 
 def _smoothed(windows: Windows, smoothing: Scalars, trend: Scalars) -> Result:
@@ -307,6 +336,10 @@ FUNCTIONS: dict[str, Callable[..., Result]] = {
     "resets": _some(lambda block: _pairs(block, _pairwise(block, np.less))),
     "deriv": _derivative,
     "predict_linear": _predict,
+    "ts_of_first_over_time": _some(lambda block: block.first(block.times) / 1000.0),
+    "ts_of_last_over_time": _some(lambda block: block.last(block.times) / 1000.0),
+    "ts_of_max_over_time": _when(np.greater_equal),
+    "ts_of_min_over_time": _when(np.less_equal),
     "double_exponential_smoothing": _smoothed,
 }
 """By name. Scalar arguments follow the windows, in the order in which PromQL writes them."""

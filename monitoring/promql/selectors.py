@@ -6,6 +6,7 @@ all samples of ``(end - range, end]`` but stale markers. Rules: Prometheus 3, pr
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,16 +41,20 @@ class Context:
     max_samples: int
     deadline: float
     instant: bool
+    cancel: threading.Event | None = None
 
     def check_time(self) -> None:
-        """Raises QueryError once the query has taken too long."""
+        """Raises QueryError once the query has taken too long or is no longer wanted."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise QueryError("canceled", "query was canceled in expression evaluation")
         if time.monotonic() > self.deadline:
-            raise QueryError("timeout", "the query took too long")
+            raise QueryError("timeout", "query timed out in expression evaluation")
 
     def check_size(self, samples: int) -> None:
         """Raises QueryError for more samples than may be held at once."""
         if samples > self.max_samples:
-            raise QueryError("execution", f"the query would hold {samples} samples; at most {self.max_samples} may be")
+            message = "query processing would load too many samples into memory in query execution"
+            raise QueryError("execution", f"{message} ({samples}; at most {self.max_samples})")
 
 
 def reference(at: At, offset: int, steps: Integers, context: Context) -> Integers:

@@ -10,11 +10,11 @@ from typing import Literal
 
 from ..samples import Labels, Series
 
-Kind = Literal["bad_data", "execution", "timeout"]
+Kind = Literal["bad_data", "execution", "timeout", "canceled"]
 
 
 class QueryError(Exception):
-    """A query that cannot be answered. ``kind`` is the error type of Prometheus' HTTP API (400, 422, 503)."""
+    """A query that cannot be answered. ``kind`` is the error type of Prometheus' HTTP API (400, 422, 503, 499)."""
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
@@ -24,10 +24,15 @@ class QueryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One number. ``time`` in seconds, as in every answer to an instant query."""
+    """One number. ``time`` in seconds, as in every answer to an instant query.
+
+    ``warnings`` and ``infos``, as of every value, are what Prometheus' API answers under these names.
+    """
 
     time: float
     value: float
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Text:
 
     time: float
     value: str
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,8 @@ class Vector:
     """Elements in series order, or in the order that ``sort`` and ``topk`` ask for."""
 
     samples: list[Sample] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ class Matrix:
     """Series sorted by their labels; times in milliseconds."""
 
     series: list[Series] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()
 
 
 Value = Scalar | Text | Vector | Matrix

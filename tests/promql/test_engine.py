@@ -95,8 +95,8 @@ def test_times_before_1970_and_far_away_are_times() -> None:
 
 
 def test_what_the_parser_reads_beyond_promql_is_refused() -> None:
-    """MetricsQL's or-matchers, fill() and functions that we lack say so instead of giving something else."""
-    for query in ('m{a="1" or b="2"}', "m + fill(0) m", "info(m)", "limit_ratio(0.5, m)"):
+    """MetricsQL's or-matchers and what we lack say so instead of giving something else."""
+    for query in ('m{a="1" or b="2"}', "limit_ratio(0.5, m)"):
         with pytest.raises(QueryError, match="not"):
             engine_with().instant(query, 10)
 
@@ -104,7 +104,7 @@ def test_what_the_parser_reads_beyond_promql_is_refused() -> None:
 def test_limits_of_a_range_query() -> None:
     """11,000 points a series, an end after the start, a step above zero, no range vector."""
     engine = engine_with()
-    for query, start, end, step in (("m", 0, 11_000, 1), ("m", 10, 0, 1), ("m", 0, 10, 0), ("m[5m]", 0, 10, 1)):
+    for query, start, end, step in (("m", 0, 11_001, 1), ("m", 10, 0, 1), ("m", 0, 10, 0), ("m[5m]", 0, 10, 1)):
         with pytest.raises(QueryError) as caught:
             engine.range(query, start, end, step)
         assert caught.value.kind == "bad_data"
@@ -232,3 +232,83 @@ def test_queries_run_while_another_thread_appends_and_trims() -> None:
 def test_numbers_are_written_as_prometheus_writes_them(value: float, text: str) -> None:
     """The shortest digits; an exponent below 1e-6 and from 1e21 on."""
     assert number_text(value) == text
+
+
+def test_a_query_is_left_off_when_nobody_wants_it_any_more() -> None:
+    """The kind of the error is canceled, with Prometheus' text."""
+    cancel = threading.Event()
+    engine = engine_with()
+    assert engine.instant("m", 10, cancel=cancel)
+    cancel.set()
+    for ask in (
+        lambda: engine.instant("sum(rate(m[1m]))", 100, cancel=cancel),
+        lambda: engine.range("m", 0, 100, 5, cancel=cancel),
+    ):
+        with pytest.raises(QueryError, match="query was canceled in expression evaluation") as caught:
+            ask()
+        assert caught.value.kind == "canceled"
+
+
+def test_limits_are_told_as_prometheus_tells_them() -> None:
+    """Time, samples and points: the texts that clients know."""
+    engine = engine_with()
+    with pytest.raises(QueryError, match="query timed out in expression evaluation"):
+        engine.instant("m", 10, timeout=-1)
+    with pytest.raises(QueryError, match=r"exceeded maximum resolution of 11,000 points per timeseries\. Try"):
+        engine.range("m", 0, 20_000, 1)
+    small = Engine(engine._storage, max_samples=10)
+    with pytest.raises(QueryError, match="query processing would load too many samples into memory in query execution"):
+        small.instant("m[10m]", 500)
+
+
+@pytest.mark.parametrize(
+    ("query", "warnings", "infos"),
+    [
+        ("m", (), ()),
+        ("quantile(1.5, m)", ("PromQL warning: quantile value should be between 0 and 1, got 1.5",), ()),
+        ("quantile_over_time(NaN, m[1m])", ("PromQL warning: quantile value should be between 0 and 1, got NaN",), ()),
+        (
+            "histogram_quantile(-Inf, m)",
+            (
+                "PromQL warning: quantile value should be between 0 and 1, got -Inf",
+                'PromQL warning: bucket label "le" is missing or has a malformed value of "" for metric name "m"',
+            ),
+            (),
+        ),
+        (
+            "rate(m[1m])",
+            (),
+            ('PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "m"',),
+        ),
+    ],
+)
+def test_an_answer_tells_of_likely_mistakes(query: str, warnings: tuple[str, ...], infos: tuple[str, ...]) -> None:
+    """Warnings and infos come with the value, each once, in Prometheus' words; from a range query as well."""
+    engine = engine_with()
+    for value in (engine.instant(query, 100), engine.range(query, 100, 200, 15)):
+        assert (value.warnings, value.infos) == (warnings, infos)
+
+
+def test_sorting_a_range_is_warned_of_and_annotations_are_bounded() -> None:
+    """At most ten of a kind, and how many more there were."""
+    engine = engine_with()
+    assert engine.range("sort(m)", 0, 60, 15).warnings == (
+        "PromQL warning: sort is ineffective for range queries since results are always ordered by labels",
+    )
+    store = Store()
+    store.append(1000, [(labels_of(__name__="h", le=f"x{one:02}"), 1.0) for one in range(30)])
+    warnings = Engine(store).instant("histogram_quantile(0.5, h)", 2).warnings
+    assert len(warnings) == 11
+    assert warnings[-1] == "20 more warning annotations omitted"
+
+
+def test_names_are_dropped_at_once_unless_asked_otherwise() -> None:
+    """With delayed removal a dropped name can still be grouped by, and is gone from the answer."""
+    store = Store()
+    for at in range(10):
+        both = [(labels_of(__name__=name, env="1"), at * 60.0) for name in ("a_total", "b_total")]
+        store.append(at * 60_000, both)
+    query = 'sum by (env) (rate({env="1"}[5m]))'
+    with pytest.raises(QueryError, match="same labelset"):
+        Engine(store).instant(query, 540)
+    assert Engine(store, delayed_name_removal=True).instant(query, 540) == Vector([Sample((("env", "1"),), 540.0, 2.0)])

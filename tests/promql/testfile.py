@@ -30,6 +30,8 @@ class Case:
     text: str | None = None
     matrix: tuple[int, int, int] | None = None
     lines: list[Line] = field(default_factory=list)
+    notes: list[tuple[str, str, str]] = field(default_factory=list)
+    """Expected annotations: kind (warn, info, no_warn, no_info), how to compare (msg, regex or nothing), text."""
 
 
 def milliseconds(text: str) -> int:
@@ -111,6 +113,8 @@ def case_in(where: str, head: str, body: list[str]) -> Case:
         case = Case(where, found[4], start, end, step)
     case.fail = word == "eval_fail"
     case.ordered = word == "eval_ordered"
+    if word in ("eval_warn", "eval_info"):
+        case.notes.append((word.removeprefix("eval_"), "", ""))
     for line in body:
         expect(case, line)
     return case
@@ -125,6 +129,9 @@ def expect(case: Case, line: str) -> None:
             case.ordered = True
         elif words[1] == "string":
             case.text = unquoted(line.split("string", 1)[1].strip())
+        elif words[1] in ("warn", "info", "no_warn", "no_info"):
+            how, _, text = line.split(words[1], 1)[1].strip().partition(":")
+            case.notes.append((words[1], how.strip(), text.strip()))
         elif words[1:3] == ["range", "vector"]:
             case.matrix = (milliseconds(words[4]), milliseconds(words[6]), milliseconds(words[8]))
     elif words[0].startswith("expected_fail"):
