@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata as packages
+from itertools import chain
 from pathlib import Path
 from platform import python_version
 from typing import Any, Final
@@ -98,14 +99,13 @@ def tsdb(sources: Sources, parameters: Parameters) -> Any:
     by_name: Counter[str] = Counter()
     by_pair: Counter[str] = Counter()
     values: dict[str, set[str]] = {}
-    for each in found:
-        for name, value in each.labels:
-            by_pair[f"{name}={value}"] += 1
-            values.setdefault(name, set()).add(value)
-            if name == "__name__":
-                by_name[value] += 1
-    first = min((int(each.timestamps[0]) for each in found), default=NO_TIMES[0])
-    last = max((int(each.timestamps[-1]) for each in found), default=NO_TIMES[1])
+    for name, value in chain.from_iterable(labels for panel in found for labels in panel.labels):
+        by_pair[f"{name}={value}"] += 1
+        values.setdefault(name, set()).add(value)
+        if name == "__name__":
+            by_name[value] += 1
+    first = min((int(each.times[0]) for each in found), default=NO_TIMES[0])
+    last = max((int(each.times[-1]) for each in found), default=NO_TIMES[1])
 
     def top(counted: Mapping[str, int]) -> list[dict[str, Any]]:
         ordered = sorted(counted.items(), key=lambda each: (-each[1], each[0]))
@@ -113,9 +113,9 @@ def tsdb(sources: Sources, parameters: Parameters) -> Any:
 
     return {
         "headStats": {
-            "numSeries": len(found),
+            "numSeries": store.series_count,
             "numLabelPairs": len(by_pair),
-            "chunkCount": len(found),
+            "chunkCount": store.series_count,
             "minTime": first,
             "maxTime": last,
         },
