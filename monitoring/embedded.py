@@ -32,7 +32,7 @@ from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
 from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import api, apistate, selfmetrics, serving, terminal, web
+from . import api, apistate, remotewrite, selfmetrics, serving, terminal, web
 from .overview import Overview
 from .promql import Engine
 from .rulemanager import RuleManager, State
@@ -72,6 +72,7 @@ async def run(
         delivery = _delivery(configuration, outbox, environ)
         rule_thread = stack.enter_context(Threads(1, "rules"))
         query_threads = stack.enter_context(Threads(2, "queries"))
+        write_thread = stack.enter_context(Threads(1, "remote write"))
         own_thread = stack.enter_context(Threads(1, "own state"))  # a long query must not delay these
         http = await stack.enter_async_context(client())
         url = serving.url(listener)
@@ -115,7 +116,9 @@ async def run(
             return [*collector.collect(), *selfmetrics.families(store, rules, scrapers, outbox, delivery)]
 
         # What is pushed comes to the monitor's own address, and to the one where senders look first.
-        app = web.create_app(overview, [*api.routes(sources), *routes(collector)], collect, own_thread, token)
+        written = remotewrite.Receiver(store, write_thread, clock).route()
+        served = [*api.routes(sources), written, *routes(collector)]
+        app = web.create_app(overview, served, collect, own_thread, token)
         pushed, no_otlp = serving.bind_otlp(configuration)
         shown = stack.enter_context(contextlib.closing((view or _terminal)(url)))
 
