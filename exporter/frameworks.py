@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 from .measures import ERROR, Templates
@@ -120,7 +121,7 @@ def hook_quart(app: Any) -> None:
             try:
                 return await handle(request)
             finally:
-                request.scope[ROUTE] = getattr(request.url_rule, "rule", None)
+                request.scope[ROUTE] = getattr(getattr(request, "url_rule", None), "rule", None)
 
         return told
 
@@ -158,22 +159,23 @@ def hook_django(app: Any) -> Ask | None:
 
     def told(request: Any) -> Any:
         match = resolve(request)
-        _place(request)[ROUTE] = django_route(match)
+        with suppress(Exception):  # whatever a project has made of its requests: they are answered
+            _place(request)[ROUTE] = django_route(match)
         return match
 
     def failed(request: Any = None, **_: object) -> None:
         # Sent while the exception is being handled; Django answers it itself.
         kind = sys.exc_info()[0]
-        if request is not None and kind is not None:
+        if kind is not None and hasattr(_place(request), "setdefault"):
             _place(request).setdefault(ERROR, kind.__name__)  # a second one comes from answering the first
 
-    from django.core.signals import got_request_exception
+    from django.core.signals import got_request_exception  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     handler.resolve_request = told
     got_request_exception.connect(failed, weak=False)
 
     def search(path: str) -> str | None:
-        from django.urls import Resolver404, resolve
+        from django.urls import Resolver404, resolve  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         try:
             return django_route(resolve(path))
@@ -184,7 +186,7 @@ def hook_django(app: Any) -> Ask | None:
 
 
 def _place(request: Any) -> Any:
-    return getattr(request, "scope", None) or request.environ
+    return getattr(request, "scope", None) or getattr(request, "environ", None)
 
 
 def django_route(match: Any) -> str:

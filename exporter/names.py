@@ -71,6 +71,7 @@ HTTP_ACTIVE: Final = Metric(
     "http_server_active_requests", "gauge", "Requests being answered now.", ("http_request_method",))  # fmt: skip
 HTTP_OLDEST: Final = Metric(
     "http_server_oldest_request_age_seconds", "gauge", "Age of the oldest unanswered request.")  # fmt: skip
+# No status and no error in these two: sizes hardly depend on them, and each label more would double the series.
 HTTP_REQUEST_SIZE: Final = Metric(
     "http_server_request_body_size_bytes", "histogram", "Size of HTTP server request bodies.",
     ("http_request_method", "http_route"))  # fmt: skip

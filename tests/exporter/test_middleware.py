@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, FastAPI, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -233,15 +233,30 @@ def test_metrics_for_the_bearer_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert client.get("/metrics", headers={"Authorization": "Bearer hush"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "names", [("histogram",), ("histogram", "gauge", "oldest", "counter", "series", "_open_users")]
+)
 def test_a_failing_measurement_never_reaches_the_answer(
-    measured: tuple[TestClient, Instrument], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, names: tuple[str, ...]
 ) -> None:
-    """Whatever goes wrong in here is logged once, and the request is answered."""
-    client, made = measured
+    """Whatever goes wrong in here is logged once, and every request and WebSocket is answered."""
+    app = application()
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("hello")
+        await websocket.close()
+
+    made = instrument(app, configuration=load(None, {}), directory=tmp_path, meters=False, registry=False)
 
     def fail(*_: object) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(made.recorder, "histogram", fail)
-    assert [client.get("/ok").status_code for _ in range(3)] == [200, 200, 200]
+    for name in names:
+        monkeypatch.setattr(made.recorder, name, fail)
+    client = TestClient(app, raise_server_exceptions=False)
+    assert [client.get(path).status_code for path in ("/ok", "/ok", "/broken", "/none")] == [200, 200, 500, 404]
+    with client.websocket_connect("/ws") as socket:
+        assert socket.receive_text() == "hello"
     assert len([record for record in caplog.records if "could not record" in record.message]) == 1
