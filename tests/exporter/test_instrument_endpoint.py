@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -135,3 +136,13 @@ def test_pages_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
     assert endpoint.page(nobody) == Answer(503, b"the metrics of this service cannot be read; see the server's log\n")
     assert "belongs to uid 4711" in caplog.text
     assert endpoint.page(nobody).status == 200
+
+
+def test_a_registry_of_ones_own(tmp_path: Path) -> None:
+    """``registry=`` takes a prometheus_client registry other than the global one; its metrics are in /metrics."""
+    registry = CollectorRegistry()
+    app = FastAPI()
+    instrument(app, configuration=load(None, {}), directory=tmp_path, meters=False, registry=registry)
+    Counter("orders", "Orders.", registry=registry).inc(3)
+    families = {family.name: family for family in text_string_to_metric_families(TestClient(app).get("/metrics").text)}
+    assert families["orders"].samples[0].value == 3
