@@ -143,6 +143,7 @@ class _Run:
             raise ApiError(error.kind, TIMED_OUT if error.kind == "timeout" else error.message) from None
         taken = time.perf_counter() - begin
         answer = _many(value, limit) if isinstance(value, Vector | Matrix) else Answer(_single(value))
+        answer = Answer(answer.data, (*value.warnings, *answer.warnings), value.infos)
         if self._stats:
             timings = {"evalTotalTime": taken, "execQueueTime": 0, "execTotalTime": taken}
             answer.data["stats"] = {"timings": timings}

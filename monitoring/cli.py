@@ -27,13 +27,14 @@ from anvil_monitor.targets import (
 )
 from anvil_monitor.targets.settings import OFF
 
-from . import commands
+from . import asking, commands
 
 EXAMPLES = """\
 examples:
   anvil-monitor init                 write a commented monitor.toml
   anvil-monitor check                validate it, and everything it points at
   anvil-monitor up                   watch the server; page on http://127.0.0.1:9109
+  anvil-monitor query target:value    ask PromQL
   anvil-monitor generate --check     are rules, dashboards and provisioning files fresh?
 """
 
@@ -139,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
             action="store_true",
             help="allow a bind address beyond loopback without a token, e.g. inside a private container network",
         )
+    asking.add(command, _config, _load)
     return top
 
 

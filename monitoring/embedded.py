@@ -32,7 +32,7 @@ from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
 from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import api, apistate, remotewrite, selfmetrics, serving, terminal, web
+from . import api, apistate, federate, remotewrite, selfmetrics, serving, terminal, web
 from .overview import Overview
 from .promql import Engine
 from .rulemanager import RuleManager, State
@@ -117,7 +117,7 @@ async def run(
 
         # What is pushed comes to the monitor's own address, and to the one where senders look first.
         written = remotewrite.Receiver(store, write_thread, clock).route()
-        served = [*api.routes(sources), written, *routes(collector)]
+        served = [*api.routes(sources), federate.route(sources), written, *routes(collector)]
         app = web.create_app(overview, served, collect, own_thread, token)
         pushed, no_otlp = serving.bind_otlp(configuration)
         shown = stack.enter_context(contextlib.closing((view or _terminal)(url)))

@@ -25,7 +25,15 @@ TRUTHS: Final = {"": False} | dict.fromkeys(("1", "t", "T", "TRUE", "true", "Tru
 )  # fmt: skip
 UNITS: Final = (365 * 86400.0, 7 * 86400.0, 86400.0, 3600.0, 60.0, 1.0, 0.001)
 NO_MATCHER: Final = "match[] must contain at least one non-empty matcher"
-STATUS: Final = {"bad_data": 400, "execution": 422, "timeout": 503, "not_found": 404, "internal": 500}
+STATUS: Final = {
+    "bad_data": 400,
+    "execution": 422,
+    "canceled": 499,
+    "timeout": 503,
+    "unavailable": 503,
+    "not_found": 404,
+    "internal": 500,
+}
 
 
 TRUNCATED: Final = "results truncated due to limit"

@@ -299,3 +299,11 @@ def test_metadata_is_what_targets_say() -> None:
         "b": {"type": "unknown", "help": "", "unit": "seconds"},
         "c": {"type": "unknown", "help": "", "unit": ""},
     }
+
+
+def test_what_the_engine_warns_of_is_passed_on(api: TestClient) -> None:
+    """A quantile out of range is a warning, a rate of what is no counter an info; both are in the answer."""
+    body = api.get("/api/v1/query", params={"query": "quantile(2, up)"}).json()
+    assert "quantile value should be between 0 and 1" in body["warnings"][0]
+    body = api.get("/api/v1/query", params={"query": "rate(up[1m])"}).json()
+    assert "metric might not be a counter" in body["infos"][0]
