@@ -143,9 +143,9 @@ def measure(
             case.workers = [start() for _ in range(WORKERS)]
             for worker in case.workers:
                 answer(worker, case.kind)
-        for turn in range(rounds + 1):
+        for turn in range(WORKERS + rounds):
             for case in cases:
-                progress("/metrics", turn, rounds)
+                progress("/metrics", turn + 1, WORKERS + rounds)
                 _round(case, turn, -(-case.lines // (len(edges()) + 3)))
     return cases
 
@@ -156,7 +156,7 @@ def _round(case: Case, turn: int, series: int) -> None:
     took, lines, counted = map(float, tell(case.workers[turn % WORKERS], case, "scrape 1").split())
     if turn == 0:
         case.first = took
-    elif turn >= WORKERS or turn > 1:
+    elif turn >= WORKERS:  # each worker's own first scrape reads everything; the rest is what a scraper meets
         case.taken.append(took)
     touched = (turn + 1) * WORKERS + case.restarts * WORKERS
     case.exact = case.exact and counted == series * touched
