@@ -6,17 +6,15 @@ closed by a *stale marker*: one particular NaN, told apart from every other NaN 
 
 from __future__ import annotations
 
-import importlib
-import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .patterns import PatternError as PatternError
+from .patterns import compile_pattern
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -95,37 +93,6 @@ class Panel:
 def series_of(panels: Iterable[Panel]) -> list[Series]:
     """All series of these panels, sorted by labels."""
     return sorted((one for panel in panels for one in panel.series()), key=lambda one: one.labels)
-
-
-def _regex_engine() -> ModuleType:
-    """RE2 where its package exists (linear time, the dialect of Prometheus), else the standard library's."""
-    try:
-        return importlib.import_module("re2")
-    except ImportError:
-        return re
-
-
-REGEX = _regex_engine()
-
-
-class PatternError(ValueError):
-    """A regular expression that cannot be compiled; the text names it."""
-
-
-@lru_cache(maxsize=1024)
-def compile_pattern(pattern: str) -> Any:
-    """The compiled pattern. Matches with ``fullmatch``; ``.`` takes a newline too, as in Prometheus 3.
-
-    Raises PatternError.
-    """
-    try:
-        if REGEX is re:
-            return re.compile(f"(?s:{pattern})")
-        options = REGEX.Options()
-        options.log_errors = False
-        return REGEX.compile(f"(?s:{pattern})", options)
-    except Exception as error:  # noqa: BLE001  (re2.error and re.error share no base class)
-        raise PatternError(f"invalid regular expression {pattern!r}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

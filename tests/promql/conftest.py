@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,15 +16,26 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture
-def oracle() -> ModuleType:
-    """The module beside this one with data, queries and comparison."""
-    spec = importlib.util.spec_from_file_location("promql_oracle", Path(__file__).with_name("oracle.py"))
+def _beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"promql_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def oracle() -> ModuleType:
+    """The module beside this one with data, queries and comparison."""
+    return _beside("oracle")
+
+
+@pytest.fixture
+def differences() -> ModuleType:
+    """The module beside this one that lists what may differ."""
+    return _beside("differences")
 
 
 @pytest.fixture

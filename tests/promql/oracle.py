@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
 import random
 import struct
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -17,8 +17,15 @@ from anvil_monitor.monitoring.store import Store
 START = 10_000
 """Seconds at which the data begins; it lasts an hour."""
 
+MATHS = (
+    *("abs", "ceil", "floor", "exp", "sqrt", "ln", "log2", "log10", "sgn", "round", "deg", "rad", "-", "+"),
+    *("asin", "acos", "atan", "sinh", "tanh", "asinh", "acosh", "atanh", "absent", "timestamp", "sort", "sort_desc"),
+)
+SMALL = ("sin", "cos", "tan", "cosh")
+DATES = ("minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_in_month", "month", "year")
+
 OVER = ("delta", "irate", "idelta", "changes", "resets", "deriv")
-OVER_TIME = ("sum", "avg", "min", "max", "count", "last", "present", "stddev")
+OVER_TIME = ("sum", "avg", "min", "max", "count", "last", "present", "stddev", "stdvar")
 
 Data = dict[Labels, list[tuple[int, float]]]
 Answer = dict[Labels, dict[int, float]] | str
@@ -106,10 +113,14 @@ class Queries:
             *[f"{self.one('rate', 'increase')}({counter})"] * 3,
             f"quantile_over_time({self.one('0.3', '0.95', '2')}, {window})",
             f"absent_over_time({window})",
+            f"predict_linear({window}, {self.one('60', '-30', '3600')})",
         )
 
     def grouping(self) -> str:
         return self.one("", " by (job)", " by (instance, job)", " without (instance)", " by (le)", " without (job, le)")
+
+    def histogram(self) -> str:
+        return f"sum by (le{self.one('', ', job')}) (rate(size_bucket[2m]))"
 
     def vector(self, depth: int) -> str:
         if depth <= 0:
@@ -119,10 +130,15 @@ class Queries:
         if kind <= 1:
             return self.over(depth)
         if kind == 2:
-            function = self.one(
-                *["abs", "ceil", "floor", "exp", "sqrt", "ln", "sgn", "round", "sort", "-"], "absent", "timestamp"
-            )
-            return f"{function}({inner})"
+            if self.choice.random() < 0.2:
+                # Go's integers wrap for huge values, and the C library's sine is its own for them.
+                seconds = self.one(
+                    "time()", "vector(time() * 86400)", "requests_total * 12345", "-requests_total * 999"
+                )
+                seconds = f"vector({seconds})" if seconds == "time()" else seconds
+                small = f"{self.one(*SMALL)}(level{self.matchers()}{self.shift()})"
+                return self.one(f"{self.one(*DATES)}({seconds})", f"{self.one(*DATES)}()", small)
+            return f"{self.one(*MATHS)}({inner})"
         if kind == 3:
             # Of one infinite value 2.42 takes the deviation for 0, 3 for NaN: only finite ones here.
             finite = self.one("requests_total", "size_bucket") + self.matchers()
@@ -134,9 +150,11 @@ class Queries:
                 f"topk{self.grouping()} ({self.one('1', '2', '2.9', '0')}, requests_total{self.shift()})",
                 f"bottomk (2, level{self.matchers()})",
                 f"quantile{self.grouping()} (0.7, {inner})",
-                f"clamp({inner}, -10, 100)",
-                f"clamp_min({inner}, 3)",
-                f"histogram_quantile(0.9, sum by (le{self.one('', ', job')}) (rate(size_bucket[2m])))",
+                f"clamp({inner}, {self.one('-10', '7', '-Inf')}, {self.one('100', '3', '+Inf')})",
+                f"clamp_{self.one('min', 'max')}({inner}, {self.one('3', '-2.5')})",
+                f"round({inner}, {self.one('0.5', '5', '-3')})",
+                f'count_values{self.grouping()} ("value", round(info * 3 + sgn(level)))',
+                f"histogram_quantile({self.one('0.9', '0.5', '1', '0', '-1')}, {self.histogram()})",
                 f'label_replace({inner}, "new", "$1-x", "{self.one("job", "instance")}", "(.*)")',
                 f'label_join({inner}, "new", "/", "job", "instance")',
                 f"vector(scalar({inner}))",
@@ -158,6 +176,7 @@ class Prometheus:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._connection: http.client.HTTPConnection | None = None
 
     def write(self, data: Data) -> None:
         """Remote write, in order of time."""
@@ -174,22 +193,27 @@ class Prometheus:
 
     def ask(self, path: str, **parameters: object) -> Answer:
         """The answer as samples by labels and ms, or the kind of error."""
-        body = urllib.parse.urlencode({name: str(value) for name, value in parameters.items()}).encode()
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/{path}", body, timeout=10) as response:
-                result = json.load(response)["data"]
-        except urllib.error.HTTPError as error:
-            with error:
-                return str(json.load(error)["errorType"])
-        if result["resultType"] in ("scalar", "string"):
-            at, value = result["result"]
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=20)
+        body = urllib.parse.urlencode({name: str(value) for name, value in parameters.items()})
+        self._connection.request("POST", f"/api/v1/{path}", body, {"Content-Type": "application/x-www-form-urlencoded"})
+        found = json.loads(self._connection.getresponse().read())
+        if found["status"] == "error":
+            return str(found["errorType"])
+        result = found["data"]["result"]
+        if found["data"]["resultType"] in ("scalar", "string"):
+            at, value = result
             return {(): {round(at * 1000): float(value)}}
         return {
             tuple(sorted(one["metric"].items())): {
                 round(at * 1000): float(value) for at, value in one.get("values") or [one["value"]]
             }
-            for one in result["result"]
+            for one in result
         }
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
 
 def ours(engine: Engine, query: str, start: float, end: float | None = None, step: float = 0) -> Answer:
