@@ -95,6 +95,10 @@ def series_of(panels: Iterable[Panel]) -> list[Series]:
     return sorted((one for panel in panels for one in panel.series()), key=lambda one: one.labels)
 
 
+class TooManyError(Exception):
+    """More samples were asked for than may be read at once; the text says how many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Matcher:
     """``name op value`` with op one of ``=``, ``!=``, ``=~``, ``!~``. A missing label counts as the empty text.

@@ -77,9 +77,11 @@ class Store:
         batch = samples if isinstance(samples, list) else list(samples)
         if not batch:
             return 0
-        labels: tuple[Labels, ...]
         labels, numbers = zip(*batch, strict=True)
-        values = np.array(numbers, dtype=np.float64)
+        return self.append_values(time_ms, labels, np.array(numbers, dtype=np.float64))
+
+    def append_values(self, time_ms: int, labels: tuple[Labels, ...], values: Floats) -> int:
+        """``append`` of label sets (one at least) and as many values, which may be changed."""
         foreign = is_absent(values)
         if foreign.any():
             values[foreign] = np.nan

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..samples import Booleans, Floats, Integers, Matcher, Panel, Series, is_absent, is_stale
+from ..samples import Booleans, Floats, Integers, Matcher, Panel, Series, TooManyError, is_absent, is_stale
 from .frame import Frame
 from .labelsets import joined, together
 from .nodes import At, Range, Selector, Subquery
@@ -160,7 +160,10 @@ def matrix(windows: Windows) -> list[Series]:
 
 def _panels(node: Selector, first: int, last: int, steps: int, context: Context) -> list[Panel]:
     """What the storage has, panels of the same times as one."""
-    panels = context.storage.select(node.matchers, first, last)
+    try:
+        panels = context.storage.select(node.matchers, first, last)
+    except TooManyError as error:
+        raise QueryError("execution", str(error)) from None
     context.check_size(sum(panel.values.size for panel in panels))
     context.check_size(sum(len(panel.labels) for panel in panels) * steps)
     if len(panels) < 2:
