@@ -1,4 +1,4 @@
-"""``scripts/bench WHAT``: measure a part of this project beside its peers. WHAT: exporter."""
+"""``scripts/bench WHAT``: measure a part of this project beside its peers. WHAT: exporter, engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 # Each is a folder below bench/ whose ``run.py`` has ``main(arguments) -> exit status``.
-BENCHES = {"exporter": "what an instrumented server, its /metrics and the host's collection cost"}
+BENCHES = {
+    "exporter": "what an instrumented server, its /metrics and the host's collection cost",
+    "engine": "what queries, rules, taking samples in and keeping them cost, beside a real Prometheus",
+}
 
 
 def main(arguments: list[str]) -> int:

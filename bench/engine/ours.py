@@ -1,0 +1,72 @@
+"""As a program (``python -m bench.engine.ours PORT SERIES SECONDS``): our engine behind its API, as ``up`` serves it.
+
+Besides the API: ``/loaded`` says what the samples cost to take in, ``/inside/query`` and ``/inside/query_range`` run a
+query without HTTP and answer with the CPU seconds that it took, its JSON included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from anvil_monitor.monitoring import api, serving
+from anvil_monitor.monitoring.apistate import Sources
+from anvil_monitor.monitoring.parameters import Parameters
+from anvil_monitor.monitoring.promql import Engine
+from anvil_monitor.monitoring.store import Store
+from anvil_monitor.monitoring.threads import Threads
+from bench.engine.data import Data, make
+
+
+def filled(data: Data) -> tuple[Store, float]:
+    """A store with all samples, appended scrape by scrape; the CPU seconds of the appending."""
+    store, took = Store(max_series=2 * data.series), 0.0
+    for at, source, row in data.scrapes():
+        values = source.values[row].tolist()
+        before = time.process_time()
+        store.append(at, list(zip(source.labels, values, strict=True)))
+        took += time.process_time() - before
+    return store, took
+
+
+def application(store: Store, loaded: dict[str, Any], threads: Threads) -> Starlette:
+    sources = Sources(store, Engine(store), [], [], time.time, threads)
+
+    def inside(request: Request) -> Response:
+        parameters, run = Parameters(request.query_params.multi_items()), getattr(api, request.path_params["what"])
+        before = time.thread_time()
+        api.encode({"status": "success", "data": run(sources, parameters).data})
+        return Response(str(time.thread_time() - before))
+
+    def told(request: Request) -> Response:
+        return Response(json.dumps(loaded))
+
+    return Starlette(routes=[*api.routes(sources), Route("/inside/{what}", inside), Route("/loaded", told)])
+
+
+async def serve(port: int, series: int, seconds: int) -> None:
+    data = make(series, seconds)
+    store, took = filled(data)
+    loaded = {"seconds": took, "samples": store.sample_count, "series": store.series_count}
+    with ExitStack() as stack:
+        threads = stack.enter_context(Threads(2, "queries"))
+        listener = stack.enter_context(serving._listening("127.0.0.1", port))
+
+        async def run(stop: asyncio.Event) -> None:
+            async with serving.served(application(store, loaded, threads), listener):
+                await stop.wait()
+
+        await serving.until_signalled(run)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(*map(int, sys.argv[1:4])))
