@@ -1,4 +1,4 @@
-"""Bytes that a sample takes on disk: our hourly blocks, and a snapshot of Prometheus, which writes its head out, too."""
+"""Bytes of a sample on disk: our hourly blocks, and a snapshot of Prometheus, which writes its head out, too."""
 
 from __future__ import annotations
 

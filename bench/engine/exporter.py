@@ -20,7 +20,7 @@ HISTOGRAM = re.compile("(.+_seconds)_(?:bucket|count|sum)")
 
 
 def texts(source: Source) -> list[str | None]:
-    """For each series what stands before its value, with the lines about its metric before the first; None: left out."""
+    """For each series what stands before its value, the lines about a new metric included; None: left out."""
     told: set[str] = set()
     found: list[str | None] = []
     for labels in source.labels:
@@ -48,7 +48,7 @@ def main(port: int, series: int) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             row = source.values[next(turn) % ROWS].tolist()
             lines = [f"{text}{value!r}\n" for text, value in zip(before, row, strict=True) if text]
             body = "".join(lines).encode()

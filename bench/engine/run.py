@@ -1,5 +1,5 @@
-"""The embedded engine beside a real Prometheus, in one run over the same samples: eight range queries as dashboards make
-them and eight of our own rules, taking samples in, bytes on disk, and what runs for minutes.
+"""The embedded engine beside a real Prometheus, in one run over the same samples: eight range queries as dashboards
+make them and eight of our own rules, taking samples in, bytes on disk, and what runs for minutes.
 
 CPU time by the kernel's own count, of whole processes asked over HTTP, in interleaved rounds with medians [quartiles].
 Both answer every query the same, to a relative 1e-9, or the exit status is 1. The full run takes 15 minutes, 10 of

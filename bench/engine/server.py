@@ -47,6 +47,9 @@ class Server:
             raise SystemExit(f"bench: {self.name} answers {path.split('?')[0]} with {answer.status}: {found[:300]!r}")
         return found
 
+    def close(self) -> None:
+        self._connection.close()
+
     def _connect(self) -> None:
         """Anew, where the last use is so long ago that the server may be closing it (uvicorn: after 5 s)."""
         if time.monotonic() - self._used > KEPT:
@@ -96,7 +99,10 @@ def started(
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(f"bench: {name} does not start: {log.read_text(errors='replace')[-600:]}")
                 time.sleep(0.05)
-            yield server
+            try:
+                yield server
+            finally:
+                server.close()
         finally:
             process.terminate()
             try:

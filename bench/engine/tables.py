@@ -70,7 +70,8 @@ def _queries(run: Run, size: tuple[int, int], usual: int) -> Table:
         kept = median(less) >= goal if goal > 1 else median(less) > goal
         table.rows.append([
             one.name + (", range" if one.path == "query_range" else ", instant"), _ms(one.theirs), _ms(one.ours),
-            spread(less, 1), _ms(one.inside), f"{one.points:,}", f"{one.apart:.1g}", f"{'≥' if goal > 1 else '>'} {goal:g}",
+            spread(less, 1), _ms(one.inside), f"{one.points:,}", f"{one.apart:.1g}",
+            f"{'≥' if goal > 1 else '>'} {goal:g}",
             verdict(kept) if one.apart <= asked.compare.WITHIN else "WRONG",
         ])  # fmt: skip
     if size == SIX_HOURS:
@@ -81,8 +82,8 @@ def _queries(run: Run, size: tuple[int, int], usual: int) -> Table:
         f"{rounds} interleaved rounds, median [quartiles]; range queries with a step of {asked.STEP} s over all of it, "
         f"instant ones are rules as generated, {turns} times a round. CPU of the whole process, HTTP and JSON "
         "included, by the kernel's count. Difference: relative, of any two values; over 1e-9 the run fails.",
-        f"Taking it in, CPU ms for 1,000 samples: Prometheus by remote write {found.written:.2f}, anvil-monitor's store, "
-        f"which appends what is decoded already, {found.appended:.2f}.",
+        f"Taking it in, CPU ms for 1,000 samples: Prometheus by remote write {found.written:.2f}, anvil-monitor's "
+        f"store, which appends what is decoded already, {found.appended:.2f}.",
     ]
     return table
 
@@ -106,7 +107,8 @@ def ingest(run: Run) -> Table:
     table.rows.append(["fetch, parse, store", spread(taken["theirs"], 2), spread(taken["ours"], 2), spread(less, 1)])
     table.notes.append(
         f"Both scrape the same server of {SCRAPED:,} series four times a second over HTTP, at the same time; whole "
-        f"processes, {len(less)} rounds of {seconds:g} s. Prometheus writes its log to disk meanwhile, our store is in memory."
+        f"processes, {len(less)} rounds of {seconds:g} s. Prometheus writes its log to disk meanwhile, our store is "
+        "in memory."
     )
     return table
 
@@ -138,7 +140,8 @@ def alive(run: Run) -> Table:
         cpu = [f"≤ {SHARE:g}", verdict(one.share <= SHARE)] if ours else ["", ""]
         each = spread(one.cpu, 1)
         shown = f"{one.share:.1f}, of 5 s: {each}"
-        table.rows.append([one.name, f"{one.rss[-1] / 1e6:.0f}", f"{max(one.rss) / 1e6:.0f}", *memory, shown, *cpu, f"{one.series:,}"])  # fmt: skip
+        rss = [f"{number / 1e6:.0f}" for number in (one.rss[-1], max(one.rss))]
+        table.rows.append([one.name, *rss, *memory, shown, *cpu, f"{one.series:,}"])
     table.notes.append(
         "Both at the same time over the same server, with the same generated rules every 5 s; all processes, the start "
         "left out. anvil-monitor up also collects the host, serves its page and would deliver alerts; Prometheus needs "
