@@ -63,14 +63,15 @@ def _extrapolated(windows: Windows, *, counter: bool, per_second: bool) -> Resul
     def function(block: Block) -> Result:
         enough = block.counts >= 2
         lost = _lost_at_resets(block) if counter else None
-        first_time, last_time = block.first(block.times) / 1000.0, block.last(block.times) / 1000.0
+        # Differences of whole milliseconds: seconds since 1970 are good to 2e-7 only.
+        first_time, last_time = block.first(block.times), block.last(block.times)
         ends = windows.ends[:, None]
-        span = last_time - first_time
+        span = (last_time - first_time) / 1000.0
         between = span / np.maximum(block.counts - 1, 1)
         threshold = between * 1.1
-        to_start = first_time - (ends - windows.range) / 1000.0
+        to_start = (first_time - (ends - windows.range)) / 1000.0
         to_start = np.where(to_start >= threshold, between / 2, to_start)
-        to_end = ends / 1000.0 - last_time
+        to_end = (ends - last_time) / 1000.0
         to_end = np.where(to_end >= threshold, between / 2, to_end)
         unit = windows.range / 1000.0 if per_second else 1.0
         out = np.empty(block.shape)
