@@ -159,20 +159,24 @@ class Sheet:
     def _roll(self) -> None:
         """A new segment, for the series that had a sample in the full one."""
         full = self.segments[-1]
-        seen = self.last >= full.times[full.start]
-        entries: list[Entry] = []
-        for entry, alive, last in zip(full.layout.entries, seen.tolist(), self.last.tolist(), strict=True):
+        last = self.last.tolist()
+        first = int(full.times[full.start])
+        alive: list[Entry] = []
+        for entry in full.layout.entries:
             if entry.sheet is not self:
                 continue
-            if alive:
-                entry.column = len(entries)
-                entries.append(entry)
+            entry.last = last[entry.column]
+            if entry.last >= first:
+                alive.append(entry)
             else:
-                entry.column, entry.last = -1, last
-        owned = np.array([entry.sheet is self for entry in full.layout.entries], dtype=bool)
-        self.last = self.last[seen & owned]
-        layout = full.layout if len(entries) == len(full.layout.entries) else Layout(entries)
-        self.segments.append(Segment(layout, self._rows(full.room, len(entries))))
+                entry.column = -1
+        # What a selector takes then lies side by side, mostly.
+        alive.sort(key=lambda entry: entry.labels)
+        for column, entry in enumerate(alive):
+            entry.column = column
+        self.last = np.array([entry.last for entry in alive], dtype=np.int64)
+        layout = full.layout if tuple(alive) == full.layout.entries else Layout(alive)
+        self.segments.append(Segment(layout, self._rows(full.room, len(alive))))
 
     @staticmethod
     def _rows(before: int, width: int) -> int:

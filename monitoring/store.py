@@ -120,7 +120,7 @@ class Store:
             # New series join the ones that they come with.
             sheet = max(places, key=lambda one: len(places[one])) if places else Sheet()
             self._sheets[sheet] = None
-            for one, place in new.items():
+            for one, place in sorted(new.items()):  # neighbours for a selector are neighbours in memory
                 places.setdefault(sheet, {})[self._add(one, sheet)] = place
         parts = tuple([self._put(time, sheet, entries, values) for sheet, entries in places.items()])
         taken = len(labels) - late - refused
