@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..samples import NAME, Booleans, Floats, Integers, Labels
+from .distinct import distinct
 from .exact import doubtful, mean_of, sum_of
 from .frame import Frame, Scalars, merge, with_labels
 from .heap import largest
@@ -198,7 +199,9 @@ def _best(groups: Groups, frame: Frame, param: Scalars, *, largest_first: bool, 
         tied = np.flatnonzero((edge[0] == edge[1]) & (counts > 0) & (present.sum(axis=1) > counts))
         steps, places = np.nonzero(chosen)
         best = ranked[steps, places]
-        ties = np.isin(steps, tied)
+        is_tied = np.zeros(frame.steps, dtype=bool)
+        is_tied[tied] = True
+        ties = is_tied[steps]
         kept[rows[best[~ties]], steps[~ties]] = True
         if instant and not len(tied):
             order.extend(rows[best].tolist())
@@ -233,9 +236,9 @@ def _count_values(groups: Groups, name: str) -> Frame:
         steps, rows = np.nonzero(groups.present[:, start:end])
         # One number a value, NaN and the zeros by their bits.
         bits = groups.values[:, start:end][steps, rows].view(np.uint64)
-        distinct, which = np.unique(bits, return_inverse=True)
+        different, which = distinct(bits)
         seen: dict[str, Floats] = {}
-        for number, value in enumerate(distinct.view(np.float64).tolist()):
+        for number, value in enumerate(different.view(np.float64).tolist()):
             count = seen.setdefault(plain_text(value), np.zeros(len(groups.values)))
             count += np.bincount(steps[which == number], minlength=len(count))
         labels.extend(with_labels(group, [(name, text)]) for text in seen)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..samples import NAME, Booleans, Floats, Integers, Labels
+from .distinct import alike, distinct
 from .frame import Frame, Scalars, merge, with_labels
 from .labelsets import derived, drop, without_name
 from .query import check_quantile, inform, names_stay, warn
@@ -143,22 +144,20 @@ def _patterns(present: Booleans) -> Iterator[tuple[Integers, Integers]]:
     if present.all():
         yield np.arange(present.shape[1]), np.arange(present.shape[0])
         return
-    patterns, which = np.unique(np.packbits(present, axis=0), axis=1, return_inverse=True)
-    which = which.ravel()
-    first = np.full(patterns.shape[1], present.shape[1])
-    np.minimum.at(first, which, np.arange(len(which)))
-    for number in range(patterns.shape[1]):
-        there = np.flatnonzero(present[:, first[number]])
+    which = alike(present)
+    for number in distinct(which)[0].tolist():
+        columns = np.flatnonzero(which == number)
+        there = np.flatnonzero(present[:, columns[0]])
         if len(there):
-            yield np.flatnonzero(which == number), there
+            yield columns, there
 
 
 def _checked(bounds: Floats, counts: Floats, steps: Integers, kernel: Kernel) -> Floats:
     if bounds[-1] != np.inf:
         return np.full(len(steps), np.nan)
-    unique, first = np.unique(bounds, return_index=True)
-    if len(unique) < len(bounds):
-        bounds, counts = unique, np.add.reduceat(counts, first, axis=0)
+    first = np.flatnonzero(np.concatenate(([True], bounds[1:] != bounds[:-1])))
+    if len(first) < len(bounds):
+        bounds, counts = bounds[first], np.add.reduceat(counts, first, axis=0)
     return kernel(bounds, counts, steps)
 
 

@@ -107,12 +107,14 @@ def _choices(
         chosen.append(np.where(latest > -np.inf, np.array(rows)[best], -1))
     if not chosen:
         return [((), here)]
-    patterns, which = np.unique(np.array(chosen), axis=1, return_inverse=True)
-    which = which.ravel()
-    return [
-        (tuple([int(row) for row in patterns[:, number] if row >= 0]), here & (which == number))
-        for number in range(patterns.shape[1])
-    ]
+    rows_of = np.array(chosen)
+    # Where nothing changes from one step to the next the choice is the same.
+    changes = np.flatnonzero((rows_of[:, 1:] != rows_of[:, :-1]).any(axis=0)) + 1
+    found: dict[tuple[int, ...], Booleans] = {}
+    for begin, end in zip([0, *changes.tolist()], [*changes.tolist(), rows_of.shape[1]], strict=True):
+        key = tuple([int(row) for row in rows_of[:, begin] if row >= 0])
+        found.setdefault(key, np.zeros(len(here), dtype=bool))[begin:end] = here[begin:end]
+    return list(found.items())
 
 
 def _enriched(labels: Labels, infos: list[Labels], only: frozenset[str]) -> Labels:

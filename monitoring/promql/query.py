@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..samples import Floats
 
 MOST = 10
@@ -70,7 +68,7 @@ def warn(text: str, metric: str = "") -> None:
 
 def check_quantile(wanted: Floats) -> None:
     """Warn of quantiles outside of 0 to 1."""
-    for wrong in np.unique(wanted[~((wanted >= 0) & (wanted <= 1))])[:MOST].tolist():
+    for wrong in sorted({str(one): one for one in wanted[~((wanted >= 0) & (wanted <= 1))].tolist()}.values()):
         shown = "NaN" if wrong != wrong else f"{wrong:+g}".replace("inf", "Inf").removeprefix("+")
         warn(f"quantile value should be between 0 and 1, got {'+Inf' if shown == 'Inf' else shown}")
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..samples import ABSENT_BITS, STALE_BITS, Booleans, Floats, Integers, Labels, Panel, as_slice
+from .distinct import alike, distinct
 
 CHUNK = 1_000_000
 """Samples that are spread out at once where a function needs every window as a copy: 8 MB an array."""
@@ -145,7 +146,7 @@ def reduce(operation: np.ufunc, source: Floats, lo: Integers, hi: Integers, empt
             out[inner] = operation.reduceat(source, bounds, axis=0)[::2]
         final = np.flatnonzero((first < last) & (last == len(source)))  # reduceat wants every index inside
         if len(final):
-            starts, place = np.unique(first[final], return_inverse=True)
+            starts, place = distinct(first[final])
             parts = operation.reduceat(source, starts, axis=0)
             out[final] = operation.accumulate(parts[::-1], axis=0)[::-1][place]
         return out
@@ -242,16 +243,15 @@ def split(
     """Blocks of series that have samples at the same times; those with gaps of their own come ragged, in one."""
     if there.all():
         return [_dense(place, times, values, lower, upper)]
-    packed = np.packbits(there, axis=0)
-    weights = np.random.default_rng(1).integers(1, 2**63, size=(len(packed), 1), dtype=np.uint64)
-    _, which = np.unique((packed * weights).sum(axis=0), return_inverse=True)
+    which = alike(there)
     own = np.argsort(np.bincount(which))[::-1][:PATTERNS]
     taken = np.zeros(len(which), dtype=bool)
     index = np.arange(place.start, place.stop) if isinstance(place, slice) else place
     found = []
     for pattern in own.tolist():
         columns = np.flatnonzero(which == pattern)
-        columns = columns[(packed[:, columns] == packed[:, columns[:1]]).all(axis=0)]  # a hash may lie
+        if not len(columns):
+            continue
         taken[columns] = True
         rows = np.flatnonzero(there[:, columns[0]])
         if len(rows):
