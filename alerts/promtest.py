@@ -8,6 +8,7 @@ embedded evaluator. https://prometheus.io/docs/prometheus/latest/configuration/u
 from __future__ import annotations
 
 import datetime
+import glob
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,13 +75,15 @@ class TestFile:
     fuzzy: bool
     tests: tuple[Test, ...]
 
+    def unmatched(self) -> tuple[str, ...]:
+        """The patterns of ``rule_files`` that match no file, which promtool says and passes over."""
+        return tuple(each for each in self.rule_files if not glob.glob(str(self.path.parent / each)))  # noqa: PTH207
+
     def groups(self) -> tuple[Group, ...]:
         """The rules under test, read from disk, in the order of evaluation. Raises :class:`ConfigurationError`."""
         found: list[Group] = []
         for pattern in self.rule_files:
-            paths = sorted(self.path.parent.glob(pattern))
-            if not paths:
-                raise ConfigurationError([Problem(f"no rule file matches {pattern!r}", self.path)])
+            paths = sorted(Path(path) for path in glob.glob(str(self.path.parent / pattern)))  # noqa: PTH207
             for path in paths:
                 try:
                     text = path.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem, load
 
-from . import preflight, serving
+from . import preflight, serving, userrules
 
 
 def init(path: Path) -> int:
@@ -38,7 +38,7 @@ def check(configuration: Configuration, *, offline: bool, environ: dict[str, str
         print(f"  {target.service}: {target.title.lower()} {target.promise} ({target.measure})")
     for channel in configuration.channels:
         print(f"  channel {channel.name}: {', '.join(channel.severities)}, {channel.url}")
-    problems = preflight.local(configuration, environ)
+    problems = preflight.local(configuration, environ) + userrules.problems(configuration)
     if not offline:
         problems += preflight.remote(configuration, environ)
     for problem in problems:

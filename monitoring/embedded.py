@@ -32,7 +32,7 @@ from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
 from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import api, apistate, federate, remotewrite, selfmetrics, serving, terminal, web
+from . import api, apistate, federate, remotewrite, selfmetrics, serving, terminal, userrules, web
 from .overview import Overview
 from .promql import Engine
 from .rulemanager import RuleManager, State
@@ -63,9 +63,10 @@ async def run(
 
     ``ready`` is called with the monitor's own URL once it answers. ``view`` makes what shows the state to a person
     (default: the terminal). Raises :class:`ConfigurationError`, before anything is started, for an address in use, an
-    outbox that cannot be used and a token that cannot be read.
+    outbox or a rule file that cannot be used and a token that cannot be read.
     """
     token = _token(configuration, environ)
+    own_groups = userrules.load(configuration)
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(serving.bind(configuration))
         outbox = stack.enter_context(_outbox(configuration))
@@ -91,7 +92,7 @@ async def run(
         def expand(text: str, labels: Mapping[str, str], value: float, query: templates.Query) -> str:
             return templates.expand(text, labels, value, query=query)
 
-        groups = rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE)
+        groups = [*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups]
         rules = RuleManager(groups, engine.instant, store.append, expand, rule_thread, evaluated)
         monitor = configuration.monitor
         scrapers = [

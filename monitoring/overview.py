@@ -99,10 +99,16 @@ def _alert(alert: ActiveAlert) -> dict[str, Any]:
         "since": alert.active_at,
         "fired_at": alert.fired_at,
         "recovering": alert.keep_since is not None,
-        "summary": alert.annotations.get("summary", ""),
+        "summary": alert.annotations.get("summary") or _about(labels),
         "description": alert.annotations.get("description", ""),
         "runbook_url": alert.annotations.get("runbook_url", ""),
     }
+
+
+def _about(labels: dict[str, str]) -> str:
+    """What an alert without a summary is about: the labels that no column shows."""
+    shown = ("alertname", "service", "target", "severity")
+    return ", ".join(f"{name}={value}" for name, value in sorted(labels.items()) if name not in shown)
 
 
 def _collector(scraper: Scraper) -> dict[str, Any]:

@@ -26,7 +26,11 @@ def run(path: Path) -> list[promtest.Failure]:
 
 def run_text(text: str, path: Path) -> list[promtest.Failure]:
     """As :func:`run`, for a text that is not on disk; its rule files are looked for beside ``path``."""
-    file = promtest.load(text, path)
+    return run_file(promtest.load(text, path))
+
+
+def run_file(file: promtest.TestFile) -> list[promtest.Failure]:
+    """As :func:`run`, for tests that are read already."""
     groups = file.groups()
     return promtest.run(file, lambda file, test: Embedded(groups, file.evaluation_interval, test.external_labels))
 

@@ -195,7 +195,7 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
 
 
 def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Monitor:
-    table.allow(("listen", "otlp", "data", "token", *settings.MONITOR_TIMES))
+    table.allow(("listen", "otlp", "data", "token", "rules", *settings.MONITOR_TIMES))
     host, port = table.address("listen", default=settings.LISTEN)
     otlp = None if table.values.get("otlp") == settings.OFF else table.address("otlp", default=settings.LISTEN_OTLP)
     times = {name: table.duration(name, default=default) for name, default in settings.MONITOR_TIMES.items()}
@@ -211,7 +211,10 @@ def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Mon
     data = Path(table.text("data", default="")).expanduser() if "data" in table.values else _state_home(environ)
     if not data.is_absolute() and path is not None:
         data = path.parent / data
-    return Monitor(host=host, port=port, data=data, token=token, otlp=otlp, **times)
+    base = path.parent if path is not None else Path()
+    given = table.matching("rules", settings.RULE_FILE, settings.RULE_FILE_RULE)
+    rules = tuple(str(base / Path(each).expanduser()) for each in given)
+    return Monitor(host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, **times)
 
 
 def _state_home(environ: Mapping[str, str]) -> Path:

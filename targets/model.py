@@ -205,6 +205,7 @@ class Monitor:
     """How the monitor itself runs. Times in seconds; ``data`` is its own folder (outbox, ledger, history).
 
     ``otlp``: where it takes metrics over OTLP/HTTP, besides its own address; ``None``: nowhere else.
+    ``rules``: patterns of the user's own rule files.
     """
 
     host: str
@@ -219,6 +220,7 @@ class Monitor:
     repeat_interval: float
     token: Secret | None = None
     otlp: tuple[str, int] | None = None
+    rules: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:

@@ -23,6 +23,8 @@ PAGE: Final = re.compile(rf"(?:{PAGE_STEP})+(?:/(?:\{{[A-Za-z_]\w*:path\}})?)?|/
 PAGE_RULE: Final = 'must be page templates such as "/", "/products/{id}" or "/docs/{rest:path}"'
 ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 ORIGIN_RULE: Final = 'must be origins: scheme and host, as in "https://www.example.com"'
+RULE_FILE: Final = re.compile(r"\S(?:[^\x00-\x1f]*\S)?")
+RULE_FILE_RULE: Final = 'must be rule files or patterns of them, as in ["rules/*.yml"]'
 MOST_LISTED: Final = 200
 SILENCE: Final = 300.0
 
