@@ -85,6 +85,40 @@ def measure(
     return Measured(tuple(asked), data.series, size[1], written * per, loaded["seconds"] * per)
 
 
+@dataclass
+class Kept:
+    """The quantile over a history that is mostly on disk, CPU seconds: asked ``first`` after the start, and ``again``.
+
+    ``appended``: CPU milliseconds for 1,000 samples, log and sealed hours included. ``apart`` from memory.
+    """
+
+    first: float
+    again: list[float]
+    appended: float
+    apart: float
+
+
+def measure_kept(
+    size: tuple[int, int], rounds: int, folder: Path, pin: list[str], progress: Callable[..., None]
+) -> Kept:
+    what = f"{size[0]:,} series x {size[1] / 3600:g} h, history on disk"
+    one = Asked(queries.QUANTILE, "query_range", queries.RANGES[queries.QUANTILE])
+    progress(f"{what}: filling")
+    data = make(*size)
+    parameters = one.parameters(data.start, data.end, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    with server.ours(folder, size, pin, folder / "history") as kept, server.ours(folder, size, pin) as memory:
+        loaded = kept.json("/loaded")
+        body, first = kept.ask("/api/v1/query_range", parameters)
+        again = []
+        for turn in range(rounds):
+            progress(what, turn + 1, rounds)
+            again.append(kept.ask("/api/v1/query_range", parameters)[1])
+        same = memory.ask("/api/v1/query_range", parameters)[0]
+    apart = compare.difference(compare.read(body), compare.read(same))
+    return Kept(first, again, loaded["seconds"] / data.samples * 1e6, apart)
+
+
 def _compare(one: Asked, ours: server.Server, theirs: server.Server, start: int, end: int) -> None:
     for turn in range(3 if one.path == "query" else 1):
         parameters = one.parameters(start, end, turn)

@@ -1,4 +1,6 @@
-"""As a program (``python -m bench.engine.ours PORT SERIES SECONDS``): our engine behind its API, as ``up`` serves it.
+"""As a program (``python -m bench.engine.ours PORT SERIES SECONDS [FOLDER]``): our engine behind its API.
+
+Without a folder all samples are in memory; with one the store keeps history there, and only the last hours in memory.
 
 Besides the API: ``/loaded`` says what the samples cost to take in, ``/inside/query`` and ``/inside/query_range`` run a
 query without HTTP and answer with the CPU seconds that it took, its JSON included.
@@ -11,6 +13,7 @@ import json
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,22 +23,45 @@ from starlette.routing import Route
 
 from anvil_monitor.monitoring import api, serving
 from anvil_monitor.monitoring.apistate import Sources
+from anvil_monitor.monitoring.history.history import History
+from anvil_monitor.monitoring.history.joined import HistoryStore
 from anvil_monitor.monitoring.parameters import Parameters
 from anvil_monitor.monitoring.promql import Engine
 from anvil_monitor.monitoring.store import Store
 from anvil_monitor.monitoring.threads import Threads
 from bench.engine.data import Data, make
 
+MAINTAINED = 60.0
+"""Seconds between two visits of the store's housekeeping."""
 
-def filled(data: Data) -> tuple[Store, float]:
-    """A store with all samples, appended scrape by scrape; the CPU seconds of the appending."""
-    store, took = Store(max_series=2 * data.series), 0.0
+
+def filled(data: Data, folder: Path | None = None) -> tuple[Store, float]:
+    """A store with all samples, appended scrape by scrape; the CPU seconds of the appending, sealing of hours included.
+
+    With a folder it is closed then and opened anew: nothing of what is on disk has been read yet.
+    """
+    now, took = [float(data.start)], 0.0
+    store = _kept(folder, data, now) if folder else Store(max_series=2 * data.series)
     for at, source, row in data.scrapes():
         values = source.values[row].tolist()
         before = time.process_time()
         store.append(at, list(zip(source.labels, values, strict=True)))
+        if isinstance(store, HistoryStore) and at / 1000 > now[0] + MAINTAINED:
+            now[0] = at / 1000
+            store.maintain()
         took += time.process_time() - before
+    if folder and isinstance(store, HistoryStore):
+        store.history.close()
+        store = _kept(folder, data, [float(data.end)])
     return store, took
+
+
+def _kept(folder: Path, data: Data, now: list[float]) -> HistoryStore:
+    def clock() -> float:
+        return now[0]
+
+    history = History(folder, 15 * 86400, 1e12, clock)
+    return HistoryStore(history, 2 * data.series, clock=clock)
 
 
 def application(store: Store, loaded: dict[str, Any], threads: Threads) -> Starlette:
@@ -53,9 +79,9 @@ def application(store: Store, loaded: dict[str, Any], threads: Threads) -> Starl
     return Starlette(routes=[*api.routes(sources), Route("/inside/{what}", inside), Route("/loaded", told)])
 
 
-async def serve(port: int, series: int, seconds: int) -> None:
+async def serve(port: int, series: int, seconds: int, folder: Path | None) -> None:
     data = make(series, seconds)
-    store, took = filled(data)
+    store, took = filled(data, folder)
     loaded = {"seconds": took, "samples": store.sample_count, "series": store.series_count}
     with ExitStack() as stack:
         threads = stack.enter_context(Threads(2, "queries"))
@@ -69,4 +95,4 @@ async def serve(port: int, series: int, seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(*map(int, sys.argv[1:4])))
+    asyncio.run(serve(*map(int, sys.argv[1:4]), Path(sys.argv[4]) if sys.argv[4:] else None))

@@ -138,11 +138,11 @@ def prometheus(folder: Path, pin: Sequence[str] = (), config: str = "{}\n") -> I
 
 
 @contextmanager
-def ours(folder: Path, data: tuple[int, int], pin: Sequence[str] = ()) -> Iterator[Server]:
-    """Our engine and API over a store in memory, which holds ``make(*data)`` once it answers."""
+def ours(folder: Path, data: tuple[int, int], pin: Sequence[str] = (), history: Path | None = None) -> Iterator[Server]:
+    """Our engine and API over a store that holds ``make(*data)`` once it answers: in memory, or with its history."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    line = [*pin, *command("bench.engine.ours", str(port), *map(str, data))]
+    line = [*pin, *command("bench.engine.ours", str(port), *map(str, data), *([str(history)] if history else []))]
     with started("anvil-monitor", line, port, "/loaded", folder / "ours.log", 300) as server:
         yield server
 

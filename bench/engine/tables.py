@@ -78,6 +78,14 @@ def _queries(run: Run, size: tuple[int, int], usual: int) -> Table:
         first = next(one.first for one in found.asked if one.name == queries.QUANTILE)
         row = [f"**{queries.QUANTILE}, asked for the first time**", "", f"{first * 1e3:.1f}", "", "", "", ""]
         table.rows.append([*row, f"≤ {COLD * 1e3:g}", verdict(first <= COLD)])
+        kept = asked.measure_kept(size, rounds, run.folder / "kept", pinned(1), run.progress)
+        run.wrong += [f"history on disk and memory: {kept.apart:.2g}"] if not kept.apart <= asked.compare.WITHIN else []
+        for name, taken in {"first after a start": [kept.first], "again": kept.again}.items():
+            row = [f"**the same with 4 of 6 h on disk, {name}**", "", _ms(taken), "", "", "", f"{kept.apart:.1g}"]
+            table.rows.append([*row, f"≤ {COLD * 1e3:g}", verdict(median(taken) <= COLD)])
+        table.notes.append(
+            f"With its log and hourly blocks anvil-monitor's store takes {kept.appended:.2f} CPU ms for 1,000 samples."
+        )
     table.notes += [
         f"{rounds} interleaved rounds, median [quartiles]; range queries with a step of {asked.STEP} s over all of it, "
         f"instant ones are rules as generated, {turns} times a round. CPU of the whole process, HTTP and JSON "
