@@ -169,12 +169,18 @@ def _many(value: Vector | Matrix, limit: int | None) -> Answer:
         elements = [{"metric": dict(one.labels), "value": _pair(one.time, one.value)} for one in found.data]
         return Answer({"resultType": "vector", "result": elements}, found.warnings)
     found = cut(value.series, limit)
-    return Answer({"resultType": "matrix", "result": [_series(each) for each in found.data]}, found.warnings)
+    times: dict[int, list[float]] = {}  # of arrays, by identity: complete series share theirs
+    elements = [_series(each, times) for each in found.data]
+    return Answer({"resultType": "matrix", "result": elements}, found.warnings)
 
 
-def _series(series: Series) -> dict[str, Any]:
-    pairs = zip(series.timestamps.tolist(), series.values.tolist(), strict=True)
-    return {"metric": dict(series.labels), "values": [_pair(ms / 1000, value) for ms, value in pairs]}
+def _series(series: Series, times: dict[int, list[float]]) -> dict[str, Any]:
+    seconds = times.get(id(series.timestamps))
+    if seconds is None:
+        seconds = [ms / 1000 if ms % 1000 else ms // 1000 for ms in series.timestamps.tolist()]
+        times[id(series.timestamps)] = seconds
+    texts = map(number_text, series.values.tolist())
+    return {"metric": dict(series.labels), "values": list(zip(seconds, texts, strict=True))}
 
 
 def _pair(at: float, value: float) -> list[Any]:

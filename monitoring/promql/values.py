@@ -86,6 +86,12 @@ def plain_text(value: float) -> str:
 
 
 def _shortest(value: float, exponent: Callable[[float], bool]) -> str:
+    text = repr(value)
+    if "." in text and "e" not in text:  # nearly every number; the rest takes ten times as long
+        if text[-2:] != ".0":
+            return text
+        if value:
+            return text[:-2]
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -93,11 +99,11 @@ def _shortest(value: float, exponent: Callable[[float], bool]) -> str:
     if value == 0:
         return "-0" if math.copysign(1, value) < 0 else "0"
     if not exponent(abs(value)):
-        text = format(Decimal(repr(value)), "f")
+        text = format(Decimal(text), "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
-    sign, digits, power = Decimal(repr(value)).as_tuple()
+    sign, digits, power = Decimal(text).as_tuple()
     if not isinstance(power, int):  # only for NaN and infinity, which are gone by now
-        return repr(value)
+        return text
     text = "".join(map(str, digits)).rstrip("0")
     power += len(digits) - 1
     mantissa = text[0] + ("." + text[1:] if len(text) > 1 else "")
