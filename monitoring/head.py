@@ -195,6 +195,19 @@ class Sheet:
         self.segments = kept
         return gone
 
+    def between(self, first: int, last: int) -> list[tuple[Layout, Integers, Floats]]:
+        """Views of the rows with ``first <= t <= last``, oldest first."""
+        parts = []
+        for segment in reversed(self.segments):
+            if not segment.rows:
+                continue
+            if segment.times[segment.end - 1] < first:
+                break
+            view = segment.between(first, last)
+            if view is not None:
+                parts.append((segment.layout, *view))
+        return parts[::-1]
+
     def detach(self, entries: Sequence[Entry]) -> Sheet:
         """A sheet of their own for these series, with their samples."""
         sheet = Sheet()

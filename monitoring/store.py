@@ -172,8 +172,7 @@ class Store:
             for sheet, columns in self._matched_by(matchers):
                 if sheet.time < start_ms:
                     continue
-                views = [(one.layout, one.between(start_ms, end_ms)) for one in sheet.segments]
-                parts = [(layout, *view) for layout, view in views if view is not None]
+                parts = sheet.between(start_ms, end_ms)
                 if parts:
                     found.append((columns, parts))
         return [columns.panel(parts) for columns, parts in found]  # copies, so not under the lock

@@ -16,7 +16,7 @@ from .query import names_stay
 
 T = TypeVar("T")
 
-MOST = 200_000
+MOST = 100_000
 """Label sets that are remembered together with what was made of them."""
 
 SMALL = 8

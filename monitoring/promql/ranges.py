@@ -165,8 +165,9 @@ def _some(function: Callable[[Block], Floats]) -> Callable[[Windows], Result]:
     return lambda windows: windows.apply(lambda block: (function(block), block.counts > 0))
 
 
-def _extreme(operation: np.ufunc) -> Callable[[Windows], Result]:
-    return _some(lambda block: block.reduce(operation, block.values))
+def _extreme(operation: np.ufunc, plain: np.ufunc) -> Callable[[Windows], Result]:
+    """``plain`` is three times as fast, and the same where there is no NaN."""
+    return _some(lambda block: block.reduce(operation if np.isnan(block.values.sum()) else plain, block.values))
 
 
 def _pairs(block: Block, happened: Booleans | None) -> Floats:
@@ -327,8 +328,8 @@ FUNCTIONS: dict[str, Callable[..., Result]] = {
     "present_over_time": _some(lambda block: np.ones((1, 1))),
     "first_over_time": _some(lambda block: block.first(block.values)),
     "last_over_time": _some(lambda block: block.last(block.values)),
-    "min_over_time": _extreme(np.fmin),
-    "max_over_time": _extreme(np.fmax),
+    "min_over_time": _extreme(np.fmin, np.minimum),
+    "max_over_time": _extreme(np.fmax, np.maximum),
     "stdvar_over_time": _variance,
     "stddev_over_time": _deviation,
     "quantile_over_time": _quantile,
