@@ -17,6 +17,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,12 +34,14 @@ from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
 from . import api, apistate, federate, remotewrite, selfmetrics, serving, terminal, userrules, web
+from .history.history import History, HistoryError
+from .history.joined import MEMORY, HistoryStore
 from .overview import Overview
 from .promql import Engine
+from .restore import restore
 from .rulemanager import RuleManager, State
 from .scrape import Scraper, client, endpoints
 from .status import Board
-from .store import Store
 from .threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -71,15 +74,17 @@ async def run(
         listener = stack.enter_context(serving.bind(configuration))
         outbox = stack.enter_context(_outbox(configuration))
         delivery = _delivery(configuration, outbox, environ)
+        history = stack.enter_context(_history(configuration))
         rule_thread = stack.enter_context(Threads(1, "rules"))
         query_threads = stack.enter_context(Threads(2, "queries"))
         write_thread = stack.enter_context(Threads(1, "remote write"))
         own_thread = stack.enter_context(Threads(1, "own state"))  # a long query must not delay these
+        disk_thread = stack.enter_context(Threads(1, "history"))
         http = await stack.enter_async_context(client())
         url = serving.url(listener)
 
         clock, started = time.time, time.time()
-        store = Store()
+        store = HistoryStore(history, memory_seconds=min(MEMORY, configuration.monitor.retention))
         engine = Engine(store, timeout=RULE_TIMEOUT)
         board = Board(configuration, started)
         pipeline = Pipeline(configuration, outbox, measure=board.measure)
@@ -93,7 +98,15 @@ async def run(
             return templates.expand(text, labels, value, query=query)
 
         groups = [*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups]
-        rules = RuleManager(groups, engine.instant, store.append, expand, rule_thread, evaluated)
+        rules = RuleManager(
+            groups,
+            engine.instant,
+            store.append,
+            expand,
+            rule_thread,
+            evaluated,
+            restore=partial(restore, select=store.select),
+        )
         monitor = configuration.monitor
         scrapers = [
             Scraper(endpoint, store, http, monitor.scrape_interval, monitor.scrape_timeout, environ)
@@ -126,7 +139,7 @@ async def run(
         async def keep_house() -> None:
             while True:
                 await asyncio.sleep(60)
-                store.trim(round((clock() - monitor.retention) * 1000))
+                await asyncio.get_running_loop().run_in_executor(disk_thread, store.maintain)
 
         async def tick() -> None:
             loop = asyncio.get_running_loop()
@@ -200,6 +213,17 @@ def _outbox(configuration: Configuration) -> Iterator[Outbox]:
         raise ConfigurationError([Problem(str(error))]) from None
     with contextlib.closing(outbox):
         yield outbox
+
+
+@contextlib.contextmanager
+def _history(configuration: Configuration) -> Iterator[History]:
+    monitor = configuration.monitor
+    try:
+        history = History(monitor.data.expanduser() / "history", monitor.retention, monitor.retention_size)
+    except HistoryError as error:
+        raise ConfigurationError([Problem(str(error))]) from None
+    with contextlib.closing(history):
+        yield history
 
 
 def _delivery(configuration: Configuration, outbox: Outbox, environ: dict[str, str]) -> Delivery:

@@ -83,6 +83,8 @@ class Overview:
             found.append(self.board.problem)
         if self.pipeline.problem:
             found.append(f"notifications wait: {self.pipeline.problem}")
+        if self.store.problem:
+            found.append(self.store.problem)
         if self.store.refused:
             found.append(f"the store is full: {self.store.refused} samples of new series were not taken in")
         return found

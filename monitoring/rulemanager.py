@@ -29,6 +29,7 @@ RESOLVED_RETENTION = 15 * 60.0
 Batch: TypeAlias = list[tuple[Labels, float]]
 Query: TypeAlias = Callable[[str, float], Value]
 Write: TypeAlias = Callable[[int, Batch], object]
+Restore: TypeAlias = Callable[[Group, "GroupState", float], object]
 Expand: TypeAlias = Callable[[str, Mapping[str, str], float, templates.Query], str]
 
 
@@ -64,6 +65,7 @@ class RuleState:
     duration: float = 0.0
     written: frozenset[Labels] = frozenset()
     alerts: dict[Labels, ActiveAlert] = field(default_factory=dict)
+    restored: bool = True  # while it is not, nothing is written over what is to be restored from
 
     @property
     def state(self) -> str:
@@ -82,6 +84,7 @@ class GroupState:
     evaluated_at: float = 0.0
     duration: float = 0.0
     missed: int = 0
+    evaluations: int = 0
 
     @classmethod
     def of(cls, group: Group) -> GroupState:
@@ -156,7 +159,8 @@ def _alerting(rule: Alerting, memory: RuleState, at: float, query: Query, expand
             alert.state, alert.fired_at = State.FIRING, at
         elif alert.state is State.FIRING and at - alert.active_at < rule.hold:
             alert.state, alert.fired_at = State.PENDING, None
-        batch += _series(alert)
+        if memory.restored:
+            batch += _series(alert)
     return batch
 
 
@@ -229,6 +233,7 @@ class RuleManager:
     """Runs every group in its slots for ever. ``thread`` runs the evaluations, one at a time.
 
     ``after`` is called in that thread, after each evaluation, with its instant. ``clock`` gives Unix seconds.
+    ``restore`` is called once a group, after its second evaluation, to take up what the process before this one knew.
     """
 
     def __init__(
@@ -240,8 +245,13 @@ class RuleManager:
         thread: Executor,
         after: Callable[[float], object],
         clock: Callable[[], float] = time.time,
+        restore: Restore | None = None,
     ) -> None:
         self.groups = tuple((group, GroupState.of(group)) for group in groups)
+        self._restore = restore
+        for _, state in self.groups:
+            for memory in state.rules:
+                memory.restored = restore is None
         self._query, self._write, self._expand = query, write, expand
         self._thread, self._after, self._clock = thread, after, clock
 
@@ -267,6 +277,9 @@ class RuleManager:
 
     def _evaluate(self, group: Group, state: GroupState, at: float) -> None:
         evaluate(group, state, at, self._query, self._write, self._expand)
+        state.evaluations += 1
+        if self._restore is not None and state.evaluations == 2:  # by now every source has been read
+            self._restore(group, state, at)
         self._after(at)
 
     def alerts(self) -> list[ActiveAlert]:

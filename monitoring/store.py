@@ -59,6 +59,11 @@ class Store:
         self._samples = 0
 
     @property
+    def problem(self) -> str:
+        """What the store cannot do at present, in words; empty if it can do all."""
+        return ""
+
+    @property
     def series_count(self) -> int:
         """Series that hold at least one sample."""
         return len(self._series)

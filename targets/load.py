@@ -30,6 +30,7 @@ from .model import (
 )
 from .problems import ConfigurationError, Problem
 from .reader import Table
+from .units import Unit
 
 FILE_NAME = "monitor.toml"
 ENVIRONMENT_VARIABLE = "ANVIL_MONITOR_CONFIG"
@@ -195,7 +196,7 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
 
 
 def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Monitor:
-    table.allow(("listen", "otlp", "data", "token", "rules", *settings.MONITOR_TIMES))
+    table.allow(("listen", "otlp", "data", "token", "rules", "retention_size", *settings.MONITOR_TIMES))
     host, port = table.address("listen", default=settings.LISTEN)
     otlp = None if table.values.get("otlp") == settings.OFF else table.address("otlp", default=settings.LISTEN_OTLP)
     times = {name: table.duration(name, default=default) for name, default in settings.MONITOR_TIMES.items()}
@@ -214,7 +215,8 @@ def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Mon
     base = path.parent if path is not None else Path()
     given = table.matching("rules", settings.RULE_FILE, settings.RULE_FILE_RULE)
     rules = tuple(str(base / Path(each).expanduser()) for each in given)
-    return Monitor(host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, **times)
+    size = table.quantity("retention_size", Unit.BYTES, default=settings.RETENTION_SIZE)
+    return Monitor(host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, retention_size=size, **times)
 
 
 def _state_home(environ: Mapping[str, str]) -> Path:

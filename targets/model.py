@@ -204,6 +204,8 @@ LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 class Monitor:
     """How the monitor itself runs. Times in seconds; ``data`` is its own folder (outbox, ledger, history).
 
+    History is kept for ``retention``, and at most ``retention_size`` bytes of it.
+
     ``otlp``: where it takes metrics over OTLP/HTTP, besides its own address; ``None``: nowhere else.
     ``rules``: patterns of the user's own rule files.
     """
@@ -221,6 +223,7 @@ class Monitor:
     token: Secret | None = None
     otlp: tuple[str, int] | None = None
     rules: tuple[str, ...] = ()
+    retention_size: float = 5e9
 
     @property
     def address(self) -> str:

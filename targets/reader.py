@@ -113,9 +113,9 @@ class Table:
             return value
         return self._quantity(key, value, TIME, "30s", zero=zero)
 
-    def quantity(self, key: str, unit: Unit) -> float:
+    def quantity(self, key: str, unit: Unit, default: str | None = None) -> float:
         """A limit in base units: a time, a size, or a plain whole number for counts."""
-        value = self._get(key, None)
+        value = self._get(key, default)
         if unit.is_count:
             return float(self.integer(key, least=1))
         return self._quantity(key, value, TIME if unit is Unit.SECONDS else SIZE, EXAMPLES[unit])

@@ -103,6 +103,8 @@ class History:
 
         Where the disk does not take it, ``problem`` says so and a later call makes up for it.
         """
+        if self._lock < 0:  # closed: another process may have the folder
+            return
         if self._unlogged is not None:
             self._unlogged = min(self._unlogged, time)
             if self._clock() < self._again <= self._clock() + RETRY:
@@ -155,9 +157,10 @@ class History:
 
     def sync(self) -> None:
         """Make the log last through a power cut, too."""
-        if self._segment is not None:
+        segment = self._segment
+        if segment is not None:
             with contextlib.suppress(OSError):
-                self._segment.sync()
+                segment.sync()
 
     def select(self, matchers: Sequence[Matcher], first: int, last: int, more: Sequence[Panel] = ()) -> list[Panel]:
         """See ``Blocks.select``."""
@@ -165,6 +168,8 @@ class History:
 
     def seal(self, hour: int, panels: Sequence[Panel]) -> bool:
         """Write an hour's samples as a block; False if the disk does not take them. Call ``drop`` after it."""
+        if self._lock < 0:
+            return False
         try:
             if panels:
                 self.blocks.add(hour, panels)

@@ -48,6 +48,14 @@ class HistoryStore(Store):
         history.replay(self._replayed)
         self.late = 0
 
+    @property
+    def problem(self) -> str:
+        damaged = self.history.blocks.damaged
+        told = [self.history.problem] if self.history.problem else []
+        if damaged:
+            told.append(f"history: {damaged} damaged blocks are set aside in {self.history.folder / 'blocks'}")
+        return "; ".join(told)
+
     def _replayed(self, time_ms: int, labels: tuple[Labels, ...], values: Floats) -> None:
         if self._floor <= time_ms <= self._now() + AHEAD:
             super().append_values(time_ms, labels, values.copy())
@@ -122,7 +130,7 @@ class HistoryStore(Store):
         sealed = self.history.sealed
         with self._writing:
             self.history.drop()
-            self.history.sync()
+        self.history.sync()
         self.history.expire()
         before = now - round(self._memory * 1000)
         before = NEVER if sealed is None else min(before, sealed + 1)

@@ -103,8 +103,12 @@ class Segment:
         self.size += len(data)
 
     def sync(self) -> None:
-        """Make it last through a power cut."""
-        os.fdatasync(self._handle)
+        """Make it last through a power cut. In any thread: what is logged meanwhile does not wait."""
+        handle = os.dup(self._handle)
+        try:
+            os.fdatasync(handle)
+        finally:
+            os.close(handle)
 
     def close(self) -> None:
         if self._handle >= 0:
