@@ -138,7 +138,7 @@ def run_test(file: TestFile, test: Test, evaluator: Evaluator) -> list[Failure]:
     played = 0
     for number in range(math.floor(last / step + 1e-9) + 1):
         at = number * step
-        played = _play(test, evaluator, played, at)
+        played = play(test, evaluator, played, at)
         try:
             evaluator.evaluate(test.start + at)
         except Exception as error:  # noqa: BLE001 - whatever the rules under test raise is this test's result
@@ -151,8 +151,8 @@ def run_test(file: TestFile, test: Test, evaluator: Evaluator) -> list[Failure]:
     return failures
 
 
-def _play(test: Test, evaluator: Evaluator, played: int, until: float) -> int:
-    """Append the scrapes from number ``played`` on up to ``until`` seconds; the number of the next."""
+def play(test: Test, evaluator: Evaluator, played: int, until: float) -> int:
+    """Append the values of ``test`` from number ``played`` on up to ``until`` seconds; the number of the next."""
     end = math.floor(until / test.interval + 1e-9) + 1
     for number in range(played, end):
         scraped = [(labels, values[number]) for labels, values in test.series if number < len(values)]

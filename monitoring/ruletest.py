@@ -14,7 +14,7 @@ from anvil_monitor.alerts.promseries import Labels, Stale
 from anvil_monitor.alerts.rulefile import Group
 
 from .promql import Engine, Scalar, Vector
-from .rulemanager import GroupState, RuleError, State, evaluate
+from .rulemanager import ActiveAlert, GroupState, RuleError, State, evaluate
 from .samples import STALE_NAN
 from .store import Store
 
@@ -63,6 +63,10 @@ class Embedded:
             for alert in state.alerts():
                 if alert.state is State.FIRING:
                     yield dict(alert.labels), alert.annotations
+
+    def alerts(self) -> list[ActiveAlert]:
+        """The alerts that are pending or fire after the last evaluation."""
+        return [each for _, state in self._groups for each in state.alerts() if each.state is not State.INACTIVE]
 
     def query(self, expr: str, at: float) -> Iterable[tuple[Labels, float]]:
         value = self._engine.instant(expr, at)
