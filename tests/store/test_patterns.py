@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 
@@ -37,13 +36,11 @@ def test_ordinary_patterns_mean_the_same_to_both(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", SLOW)
 def test_patterns_that_backtrack_are_refused_without_re2(pattern: str) -> None:
-    """The error says what to install; with RE2 they are taken and fast."""
+    """The error says what to install; with RE2 they are taken, and end."""
     with pytest.raises(PatternError, match="install google-re2"):
         compiled(pattern, re)
     assert REGEX is not re
-    begin = time.process_time()
-    assert compile_pattern(pattern).fullmatch("a" * 5000 + "!") is None
-    assert time.process_time() - begin < 5
+    assert compile_pattern(pattern).fullmatch("a" * 5000 + "!") is None  # backtracking would not end today
 
 
 @pytest.mark.parametrize("pattern", FOREIGN)
