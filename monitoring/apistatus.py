@@ -23,6 +23,7 @@ from .samples import Matcher, matches
 # What Grafana is told: it decides by this number which PromQL it may send.
 PROMETHEUS_VERSION: Final = "2.42.0"
 TOP: Final = 10
+HEAD: Final = 2 * 3_600_000  # ms
 COMMENT: Final = re.compile(r"#[ \t]+(HELP|TYPE|UNIT)[ \t]+([a-zA-Z_:][a-zA-Z0-9_:]*)(?:[ \t]+(.*))?")
 HELP_ESCAPE: Final = re.compile(r'\\([n\\"])')
 NO_TIMES: Final = (2**63 - 1, -(2**63))  # of an empty store, as Prometheus says them
@@ -90,12 +91,13 @@ def runtimeinfo(sources: Sources, parameters: Parameters) -> Any:
 
 
 def tsdb(sources: Sources, parameters: Parameters) -> Any:
-    """How many series there are, and of what."""
+    """How many series there are, and of what: of the last hours, what Prometheus calls the head."""
     limit = parameters.count("limit")
     if parameters.text("limit") and limit < 1:
         raise ApiError("bad_data", "limit must be a positive number")
     store = sources.store
-    found = store.select((), -(2**62), 2**62)
+    now = round(sources.clock() * 1000)
+    found = store.select((), now - HEAD, now + HEAD)
     by_name: Counter[str] = Counter()
     by_pair: Counter[str] = Counter()
     values: dict[str, set[str]] = {}

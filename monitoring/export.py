@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TextIO
+from typing import IO, Final
 
 from anvil_monitor.exporter.exposition import label_text
 
@@ -52,34 +52,39 @@ def export(remote: Remote, path: Path, since: float, until: float) -> Written:
     return written
 
 
-def write(remote: Remote, file: TextIO, since: float, until: float) -> Written:
+def write(remote: Remote, file: IO[str], since: float, until: float) -> Written:
     """As :func:`export`, to a file that is open."""
     written = Written()
-    stats = remote.data("status/tsdb")["headStats"]
-    begin = max(since, stats["minTime"] / 1000 - 1) if stats["numSeries"] else until
-    names = remote.data("label/__name__/values", start=f"{begin:.3f}", end=f"{until:.3f}")
-    for name in names:
-        if not PLAIN.fullmatch(name):
-            continue
+    for name, ends in sorted(_held(remote, since, until).items()):
         seen: dict[str, float] = {}
-        for lines in _chunks(remote, name, begin, until, seen):
-            written.samples += len(lines)
-            file.writelines(lines)
+        for end in ends:
+            for lines in _chunk(remote, name, since, end, seen):
+                written.samples += len(lines)
+                file.writelines(lines)
         written.series += len(seen)
     file.write("# EOF\n")
     return written
 
 
-def _chunks(remote: Remote, name: str, begin: float, until: float, seen: dict[str, float]) -> Iterator[list[str]]:
-    """The lines of one metric, one chunk of time after the other; ``seen`` keeps each series' last time."""
-    for number in range(math.ceil((until - begin) / CHUNK)):
-        end = min(begin + (number + 1) * CHUNK, until)
-        query = f'{{__name__="{name}"}}[{CHUNK}s]'
-        for one in remote.data("query", query=query, time=f"{end:.3f}")["result"]:
-            labels = tuple((key, value) for key, value in one["metric"].items() if key != "__name__")
-            series = f"{name}{label_text(labels)}"
-            last = seen.get(series, begin)
-            points = [(at, value) for at, value in one["values"] if at > last]  # both ends of a chunk, in Prometheus 2
-            if points:
-                seen[series] = points[-1][0]
-                yield [f"{series} {value} {at:.3f}\n" for at, value in points]
+def _held(remote: Remote, since: float, until: float) -> dict[str, list[float]]:
+    """By metric, the ends of the chunks that have samples of it."""
+    held: dict[str, list[float]] = {}
+    for number in range(math.ceil((until - since) / CHUNK)):
+        end = min(since + (number + 1) * CHUNK, until)
+        for name in remote.data("label/__name__/values", start=f"{end - CHUNK:.3f}", end=f"{end:.3f}"):
+            if PLAIN.fullmatch(name):
+                held.setdefault(name, []).append(end)
+    return held
+
+
+def _chunk(remote: Remote, name: str, since: float, end: float, seen: dict[str, float]) -> Iterator[list[str]]:
+    """The lines of one metric up to ``end``, series by series; ``seen`` keeps each series' last time."""
+    query = f'{{__name__="{name}"}}[{CHUNK}s]'
+    for one in remote.data("query", query=query, time=f"{end:.3f}")["result"]:
+        labels = tuple((key, value) for key, value in one["metric"].items() if key != "__name__")
+        series = f"{name}{label_text(labels)}"
+        last = seen.get(series, since)
+        points = [(at, value) for at, value in one["values"] if at > last]  # both ends of a chunk, in Prometheus 2
+        if points:
+            seen[series] = points[-1][0]
+            yield [f"{series} {value} {at:.3f}\n" for at, value in points]
