@@ -153,8 +153,8 @@ def alive(run: Run) -> Table:
     table.notes.append(
         "Both at the same time over the same server, with the same generated rules every 5 s; all processes, the start "
         "left out. anvil-monitor up also collects the host, serves its page and would deliver alerts; Prometheus needs "
-        "node_exporter and Alertmanager for that, which are not counted. What comes after is more samples: with "
-        "retention = 6h in memory 8 bytes each."
+        "node_exporter and Alertmanager for that, which are not counted. Later there are more samples: 8 bytes each "
+        "while they are in memory."
     )
     return table
 
