@@ -28,8 +28,9 @@ def restore(group: Group, state: GroupState, at: float, select: Select, grace: f
     ``grace`` begin anew. Prometheus: rules/group.go, RestoreForState.
     """
     for rule, memory in zip(group.rules, state.rules, strict=True):
-        restores = isinstance(rule, Alerting) and not memory.restored and rule.hold >= grace
-        for alert in memory.alerts.values() if restores else ():
+        if not isinstance(rule, Alerting) or memory.restored or rule.hold < grace:
+            continue
+        for alert in memory.alerts.values():
             before = _since(alert, at, select) if alert.state is not State.INACTIVE else None
             if before is None:
                 continue
@@ -38,7 +39,6 @@ def restore(group: Group, state: GroupState, at: float, select: Select, grace: f
             if left > 0:
                 since = at + grace - rule.hold if left < grace else since + at - seen
             alert.active_at = min(alert.active_at, since)  # one that fires by now goes on
-        memory.restored = True
 
 
 def _since(alert: ActiveAlert, at: float, select: Select) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import math
 import time
 import zlib
@@ -22,6 +23,8 @@ from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
 
 from .promql import QueryError, Scalar, Value, Vector
 from .samples import STALE_NAN, Labels
+
+logger = logging.getLogger(__name__)
 
 # How long a resolved alert is remembered (Prometheus: resolvedRetention), so that "resolved" reaches who missed it.
 RESOLVED_RETENTION = 15 * 60.0
@@ -279,7 +282,12 @@ class RuleManager:
         evaluate(group, state, at, self._query, self._write, self._expand)
         state.evaluations += 1
         if self._restore is not None and state.evaluations == 2:  # by now every source has been read
-            self._restore(group, state, at)
+            try:
+                self._restore(group, state, at)
+            except Exception:
+                logger.exception("group %s: what was known before the restart cannot be read", group.name)
+            for memory in state.rules:
+                memory.restored = True
         self._after(at)
 
     def alerts(self) -> list[ActiveAlert]:

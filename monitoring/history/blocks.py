@@ -13,12 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from ..samples import Floats, Integers, Labels, Matcher, TooManyError, as_slice
+from ..samples import Floats, Integers, Labels, Matcher, Panel, TooManyError, as_slice
 from .block import SUFFIX, Block, Directory, Reader, write
 from .cache import Cache
 from .codec import DamagedError
 from .index import Table
-from .merge import Held, Merger, Panel, Part
+from .merge import Held, Merger
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +142,8 @@ class Blocks:
             except BlockError as error:
                 self._set_aside(error.block.path, error)
 
-    def _parts(self, matchers: tuple[Matcher, ...], first: int, last: int) -> list[Part]:
-        parts: list[Part] = []
+    def _parts(self, matchers: tuple[Matcher, ...], first: int, last: int) -> list[_Stored]:
+        parts: list[_Stored] = []
         cells = 0
         for block in self._between(first, last):
             with _told(block):
@@ -156,8 +156,7 @@ class Blocks:
                 raise TooManyError(f"the query would read {cells} samples or more; at most {MOST_SAMPLES} may be")
         # What fills the cache at once would only push out what is asked for again and again.
         for part in parts:
-            if isinstance(part, _Stored):
-                part.keep = cells * 8 < CACHE_BYTES // 2
+            part.keep = cells * 8 < CACHE_BYTES // 2
         return parts
 
     def tables(self, first: int, last: int) -> Iterator[Table]:

@@ -116,7 +116,7 @@ def _scales(values: Floats) -> tuple[Booleans, Integers]:
     """Which columns are whole numbers at some power of ten, and at which."""
     exponents = np.zeros(values.shape[1], dtype=np.int64)
     with np.errstate(all="ignore"):
-        fits = np.isfinite(values)
+        fits: Booleans = np.isfinite(values)
         every = bool(fits.all())
         whole: Booleans = ((values == np.rint(values)) & (np.abs(values) <= WHOLE) | ~fits).all(axis=0)
         for exponent in DECIMALS:
@@ -169,9 +169,9 @@ def _scaled(values: Floats, exponents: Integers) -> bytes | None:
 def _filled(values: Floats, odd: Booleans) -> Floats:
     """Cells that are no number take the number before them, or else the first of their column, or 0."""
     before = np.maximum.accumulate(np.where(odd, -1, np.arange(values.shape[1])), axis=1)
-    first = np.argmin(odd, axis=1)[:, None]
+    first = np.argmin(odd, axis=1, keepdims=True)
     filled = np.take_along_axis(values, np.where(before < 0, first, before), axis=1)
-    return np.where(odd.all(axis=1)[:, None], 0.0, filled)
+    return np.where(odd.all(axis=1, keepdims=True), 0.0, filled)
 
 
 def _factors(numbers: Integers) -> Integers:

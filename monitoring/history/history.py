@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from ..samples import Floats, Labels, Matcher, Panel, is_absent
 from . import wal
 from .blocks import HOUR, Blocks
@@ -216,10 +218,10 @@ class History:
 
 def _add_rows(segment: wal.Segment, panel: Panel) -> None:
     absent = is_absent(panel.values)
-    partly = absent.any(axis=1).tolist()
+    partly = set(np.flatnonzero(absent.any(axis=1)).tolist())
     for row, at in enumerate(panel.times.tolist()):
         labels, values = panel.labels, panel.values[row]
-        if partly[row]:
+        if row in partly:
             there = ~absent[row]
             labels = tuple([one for one, here in zip(labels, there.tolist(), strict=True) if here])
             values = values[there]

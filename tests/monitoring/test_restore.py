@@ -32,6 +32,8 @@ class Life:
         self.evaluations += 1
         if self.evaluations == 2:
             restore(self.group, self.state, at, self.store.select, grace)
+            for memory in self.state.rules:
+                memory.restored = True
         return next(iter(self.state.rules[-1].alerts.values()), None)
 
 
