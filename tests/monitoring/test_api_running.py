@@ -12,7 +12,8 @@ def test_grafana_finds_all_it_asks_for(start: Callable[..., Any], server: Any) -
     server.extra = "# HELP jobs_total Jobs done.\n# TYPE jobs_total counter\njobs_total 3"
     monitor = start()
     deadline = time.monotonic() + 15
-    while not monitor.http.get("/api/v1/query", params={"query": "jobs_total"}).json()["data"]["result"]:
+    both = {"query": "count(up == 1) == 2 and on() jobs_total"}
+    while not monitor.http.get("/api/v1/query", params=both).json()["data"]["result"]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
