@@ -1,4 +1,4 @@
-"""Functions over range vectors: rate and its kin, ``*_over_time``, regression.
+"""Functions over range vectors: rate and its kin, and those of ``*_over_time`` that need not see every sample.
 
 Each takes windows (and for some a scalar per step) and gives values and where they exist, [series, step]; within a
 block it is [step, series].
@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..samples import NAME, Booleans, Floats, Labels
+from . import spread
 from .exact import doubtful, mean_of, sum_of
-from .frame import Scalars
 from .labelsets import derived
-from .query import check_quantile, inform
-from .values import QueryError
-from .windows import Block, Tile, Windows, reduce
+from .query import inform
+from .windows import Block, Windows, reduce
 
 Result = tuple[Floats, Booleans]
 """Values and where they exist, [step, series] of one block."""
@@ -185,137 +184,6 @@ def _changes(block: Block) -> Floats:
     return _pairs(block, happened)
 
 
-def _tiled(windows: Windows, function: Callable[[Tile], Floats], least: int = 1) -> Result:
-    """A function of every sample of a window; it gives [step, series] of a tile."""
-
-    def whole(block: Block) -> Result:
-        out = np.zeros(block.shape)
-        for tile in block.tiles(windows.check):
-            out[tile.rows, tile.columns] = function(tile)
-        return out, block.counts >= least
-
-    return windows.apply(whole)
-
-
-def _squares(tile: Tile) -> Floats:
-    # Relative to the first sample, so that equal samples give exactly 0.
-    distance = tile.values - tile.values[:, :1]
-    distance -= (tile.sum(distance) / tile.counts)[:, None]
-    return tile.sum(distance * distance) / tile.counts
-
-
-def _variance(windows: Windows) -> Result:
-    return _tiled(windows, _squares)
-
-
-def _deviation(windows: Windows) -> Result:
-    return _tiled(windows, lambda tile: np.sqrt(_squares(tile)))
-
-
-def _interpolated(tile: Tile, values: Floats, quantile: Floats) -> Floats:
-    """The quantile ([step, 1]) between two neighbours of the sorted samples, NaN being the least."""
-    values = np.where(tile.inside, values, np.nan)
-    nothing = np.maximum(tile.counts - (~np.isnan(values)).sum(axis=1), 0)[:, None]
-    values.sort(axis=1)  # NaN last, also those that stand for no sample
-    q = np.where((quantile >= 0) & (quantile <= 1), quantile, 0)
-    rank = q * np.maximum(tile.counts - 1, 0)
-    lower = np.floor(rank)
-    weight = rank - lower
-
-    def ranked(position: Floats) -> Floats:
-        place = position.astype(np.int64)[:, None] - nothing
-        found = np.take_along_axis(values, np.maximum(place, 0), axis=1)
-        out: Floats = np.where(place < 0, np.nan, found)[:, 0]
-        return out
-
-    value = ranked(lower) * (1 - weight) + ranked(np.minimum(lower + 1, np.maximum(tile.counts - 1, 0))) * weight
-    value = np.where(quantile < 0, -np.inf, np.where(quantile > 1, np.inf, value))
-    return np.where(np.isnan(quantile), np.nan, value)
-
-
-def _quantile(windows: Windows, quantile: Scalars) -> Result:
-    check_quantile(quantile)
-    return _tiled(windows, lambda tile: _interpolated(tile, tile.values, quantile[tile.rows, None]))
-
-
-def _median_deviation(windows: Windows) -> Result:
-    """The median of the distances from the median."""
-
-    def function(tile: Tile) -> Floats:
-        half = np.full((1, 1), 0.5)
-        median = _interpolated(tile, tile.values, half)
-        deviation = _interpolated(tile, np.abs(tile.values - median[:, None]), half)
-        return np.where(np.isnan(tile.sum(tile.values)), np.nan, deviation)
-
-    return _tiled(windows, function)
-
-
-def _regression(tile: Tile, origin: Floats) -> tuple[Floats, Floats]:
-    """Least squares: slope per second, and the line's value at ``origin`` (ms, [step, 1 or series])."""
-    values = tile.values
-    x = np.where(tile.inside, (tile.times - origin[:, None]) / 1000.0, 0.0)
-    mean_x = x.sum(axis=1) / tile.counts
-    mean_y = tile.sum(values) / tile.counts
-    dx = np.where(tile.inside, x - mean_x[:, None], 0.0)
-    slope = tile.sum(dx * (values - mean_y[:, None])) / (dx * dx).sum(axis=1)
-    first = values[:, 0]
-    flat = (~tile.inside | (values == first[:, None])).all(axis=1)
-    slope = np.where(flat, np.where(np.isinf(first), np.nan, 0.0), slope)
-    return slope, np.where(flat, first + slope, mean_y - slope * mean_x)
-
-
-def _derivative(windows: Windows) -> Result:
-    return _tiled(windows, lambda tile: _regression(tile, tile.times[:, 0])[0], least=2)
-
-
-def _predict(windows: Windows, seconds: Scalars) -> Result:
-    steps = windows.steps[:, None].astype(np.float64)
-
-    def function(tile: Tile) -> Floats:
-        slope, level = _regression(tile, steps[tile.rows])
-        return slope * seconds[tile.rows, None] + level
-
-    return _tiled(windows, function, least=2)
-
-
-def _when(better: np.ufunc) -> Callable[[Windows], Result]:
-    """The time of the extreme sample, in seconds; of equal ones the last."""
-
-    def function(tile: Tile) -> Floats:
-        best, when = tile.values[:, 0], np.broadcast_to(tile.times[:, 0], tile.values[:, 0].shape)
-        for place in range(1, tile.values.shape[1]):
-            value = tile.values[:, place]
-            wins = tile.inside[:, place] & (better(value, best) | np.isnan(best))
-            best, when = np.where(wins, value, best), np.where(wins, tile.times[:, place], when)
-        return when / 1000.0
-
-    return lambda windows: _tiled(windows, function)
-
-
-def _smoothed(windows: Windows, smoothing: Scalars, trend: Scalars) -> Result:
-    """Holt's double exponential smoothing: place by place, all windows at once."""
-    for name, factors in (("smoothing", smoothing), ("trend", trend)):
-        wrong = factors[~((factors > 0) & (factors < 1))]
-        if len(wrong):
-            raise QueryError("execution", f"invalid {name} factor. Expected: 0 < factor < 1, got: {wrong[0]:f}")
-
-    def function(tile: Tile) -> Floats:
-        values, a, b = tile.values, smoothing[tile.rows, None], trend[tile.rows, None]
-        level = before = values[:, 0]
-        if values.shape[1] < 2:
-            return level
-        slope = values[:, 1] - level
-        for place in range(1, values.shape[1]):
-            inside = tile.inside[:, place]
-            if place > 1:
-                slope = np.where(inside, b * (level - before) + (1 - b) * slope, slope)
-            after = a * values[:, place] + (1 - a) * (level + slope)
-            before, level = np.where(inside, level, before), np.where(inside, after, level)
-        return level
-
-    return _tiled(windows, function, least=2)
-
-
 FUNCTIONS: dict[str, Callable[..., Result]] = {
     "rate": lambda windows: _extrapolated(windows, counter=True, per_second=True),
     "increase": lambda windows: _extrapolated(windows, counter=True, per_second=False),
@@ -330,19 +198,19 @@ FUNCTIONS: dict[str, Callable[..., Result]] = {
     "last_over_time": _some(lambda block: block.last(block.values)),
     "min_over_time": _extreme(np.fmin, np.minimum),
     "max_over_time": _extreme(np.fmax, np.maximum),
-    "stdvar_over_time": _variance,
-    "stddev_over_time": _deviation,
-    "quantile_over_time": _quantile,
-    "mad_over_time": _median_deviation,
+    "stdvar_over_time": spread.variance,
+    "stddev_over_time": spread.deviation,
+    "quantile_over_time": spread.quantile,
+    "mad_over_time": spread.median_deviation,
     "changes": _some(_changes),
     "resets": _some(lambda block: _pairs(block, _pairwise(block, np.less))),
-    "deriv": _derivative,
-    "predict_linear": _predict,
+    "deriv": spread.derivative,
+    "predict_linear": spread.predict,
     "ts_of_first_over_time": _some(lambda block: block.first(block.times) / 1000.0),
     "ts_of_last_over_time": _some(lambda block: block.last(block.times) / 1000.0),
-    "ts_of_max_over_time": _when(np.greater_equal),
-    "ts_of_min_over_time": _when(np.less_equal),
-    "double_exponential_smoothing": _smoothed,
+    "ts_of_max_over_time": spread.when(np.greater_equal),
+    "ts_of_min_over_time": spread.when(np.less_equal),
+    "double_exponential_smoothing": spread.smoothed,
 }
 """By name. Scalar arguments follow the windows, in the order in which PromQL writes them."""
 
