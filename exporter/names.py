@@ -269,6 +269,13 @@ STORE_SAMPLES: Final = Metric("anvil_monitor_samples", "gauge", "Samples in the 
 STORE_REFUSED: Final = Metric(
     "anvil_monitor_refused_samples_total", "counter", "Samples of new series that found no room."
 )
+HISTORY_SIZE: Final = Metric("anvil_monitor_history_bytes", "gauge", "Size of the history on disk.")
+HISTORY_DAMAGED: Final = Metric(
+    "anvil_monitor_history_damaged_blocks", "gauge", "Hours of history that cannot be read and are set aside."
+)
+HISTORY_WRITABLE: Final = Metric(
+    "anvil_monitor_history_writable", "gauge", "1: new samples reach the disk; 0: they are in memory alone."
+)
 SCRAPES_DOWN: Final = Metric("anvil_monitor_targets_down", "gauge", "Scrape targets whose last scrape failed.")
 RULE_EVALUATION: Final = Metric(
     "anvil_monitor_rule_evaluation_seconds", "gauge", "Duration of the last evaluation of a group.", ("group",)

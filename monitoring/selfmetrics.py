@@ -13,6 +13,7 @@ from anvil_monitor.exporter import names
 from anvil_monitor.exporter.exposition import Family, Sample
 from anvil_monitor.exporter.names import Metric
 
+from .history.joined import HistoryStore
 from .rulemanager import RuleManager
 from .scrape import Scraper
 from .store import Store
@@ -29,6 +30,12 @@ def families(
         _one(names.STORE_REFUSED, store.refused),
         _one(names.SCRAPES_DOWN, down),
     ]
+    if isinstance(store, HistoryStore):
+        found += [
+            _one(names.HISTORY_SIZE, store.history.size),
+            _one(names.HISTORY_DAMAGED, store.history.blocks.damaged),
+            _one(names.HISTORY_WRITABLE, not store.history.problem),
+        ]
     groups = [((("group", group.name),), state) for group, state in rules.groups]
     found += [
         Family(names.RULE_EVALUATION, [Sample("", labels, state.duration) for labels, state in groups]),

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from anvil_monitor.monitoring.history import blocks
+from anvil_monitor.monitoring.history.block import write
 from anvil_monitor.monitoring.history.blocks import HOUR
 from anvil_monitor.monitoring.history.history import History, HistoryError
 from anvil_monitor.monitoring.history.joined import HistoryStore
-from anvil_monitor.monitoring.samples import STALE_NAN, Labels, Matcher, Series, is_stale, labels_of, series_of
+from anvil_monitor.monitoring.samples import (
+    STALE_NAN,
+    Labels,
+    Matcher,
+    Panel,
+    Series,
+    TooManyError,
+    is_stale,
+    labels_of,
+    series_of,
+)
 from anvil_monitor.monitoring.store import Store
 
 START = 1_700_000_000_000 // HOUR * HOUR
@@ -176,17 +189,17 @@ def test_a_damaged_block_is_set_aside(
     """It is told once, kept under another name, and all the rest is served; at the start and while it is read."""
     store = opened()
     feed(store, clock, 5.5)
-    blocks = sorted((tmp_path / "blocks").iterdir())
-    middle = bytearray(blocks[1].read_bytes())
+    files = sorted((tmp_path / "blocks").iterdir())
+    middle = bytearray(files[1].read_bytes())
     middle[20] ^= 1
-    blocks[1].write_bytes(middle)
-    blocks[3].write_bytes(blocks[3].read_bytes()[:-1])
+    files[1].write_bytes(middle)
+    files[3].write_bytes(files[3].read_bytes()[:-1])
     store = opened()
     times = series_of(store.select(UP, START, START + 9 * HOUR))[0].timestamps
     assert sorted(set((times // HOUR - START // HOUR).tolist())) == [0, 2, 4, 5]
     assert store.history.blocks.damaged == 2
     names = sorted(path.name for path in (tmp_path / "blocks").iterdir() if path.name.endswith(".damaged"))
-    assert names == [blocks[1].name + ".damaged", blocks[3].name + ".damaged"]
+    assert names == [files[1].name + ".damaged", files[3].name + ".damaged"]
     told = [record.message for record in caplog.records if "set aside" in record.message]
     assert len(told) == 2
     assert opened().history.blocks.damaged == 2
@@ -257,3 +270,32 @@ def test_what_there_is_no_room_for_is_not_logged(opened: Opened, clock: Clock) -
     for number in range(1000):
         assert store.append(round(clock.now * 1000) + 1 + number, [(up(100 + number), 1.0)]) == 0
     assert store.history.size == size
+
+
+def test_memory_is_bounded_while_history_is_read(
+    opened: Opened, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """17 million samples on disk, read column by column, hold no more than the caches and one answer; asking for more
+    than may be read is refused before it is read."""
+    (tmp_path / "blocks").mkdir()
+    chance = np.random.default_rng(1)
+    values = chance.poisson(3.0, (720, 400)).cumsum(axis=0).astype(float)
+    labels = tuple(up(number) for number in range(400))
+    for hour in range(60):
+        times = START + hour * HOUR + np.arange(720) * 5000
+        write(tmp_path / "blocks" / f"{hour:012d}.block", [Panel(labels, times, values)])
+    clock.now += 60 * 3600
+    store = opened()
+    tracemalloc.start()
+    try:
+        for number in range(0, 400, 50):
+            wanted = [Matcher("instance", "=", f"host-{number}")]
+            (panel,) = store.select(wanted, START, START + 99 * HOUR)
+            assert panel.values.shape == (60 * 720, 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < blocks.CACHE_BYTES + blocks.TABLE_BYTES + 4_000_000
+    monkeypatch.setattr(blocks, "MOST_SAMPLES", 1_000_000)
+    with pytest.raises(TooManyError, match="at most 1000000"):
+        store.select(UP, START, START + 99 * HOUR)
