@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from anvil_monitor.targets import Configuration
@@ -49,6 +49,7 @@ class Pipeline:
     """The alerts of the moment, and the stages run over them.
 
     ``measure`` gives what a target measures now, for "recovered: 142 ms"; ``None`` where that is not known.
+    ``holds``: how long the alerts of the user's own rules have to last before they fire (seconds, by name).
     :attr:`problem` is what kept the last round from being written, or ``None``.
     """
 
@@ -58,8 +59,10 @@ class Pipeline:
         outbox: Outbox,
         clock: Callable[[], float] = time.time,
         measure: Measure | None = None,
+        holds: Mapping[str, float] | None = None,
     ) -> None:
         self._configuration = configuration
+        self._holds = dict(holds or {})
         self._outbox = outbox
         self._clock = clock
         self._measure = measure
@@ -165,7 +168,7 @@ class Pipeline:
                 return max(target.hold, target.silence if alert.name == "TargetNoData" else 0.0) + target.window + (
                     4 * self._beat
                 )  # fmt: skip
-        return 60.0 + 4 * self._beat
+        return 60.0 + self._holds.get(alert.name, 0.0) + 4 * self._beat
 
     def _failed(self, problem: str) -> None:
         if problem != self.problem:

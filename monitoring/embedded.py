@@ -87,7 +87,7 @@ async def run(
         store = HistoryStore(history, memory_seconds=min(MEMORY, configuration.monitor.retention))
         engine = Engine(store, timeout=RULE_TIMEOUT)
         board = Board(configuration, started)
-        pipeline = Pipeline(configuration, outbox, measure=board.measure)
+        pipeline = Pipeline(configuration, outbox, measure=board.measure, holds=userrules.holds(own_groups))
         look: list[float | None] = [None]  # when the pipeline wants to look at its alerts again
 
         def evaluated(at: float) -> None:

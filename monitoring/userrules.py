@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,16 @@ def problems(configuration: Configuration) -> list[Problem]:
                 )
                 todo = f"say {' or '.join(SEVERITIES)}, or none if nobody is to be told"
                 found.append(Problem(what, Path(group.file), todo=todo, severity="warning"))
+    return found
+
+
+def holds(groups: Iterable[Group]) -> dict[str, float]:
+    """The longest ``for`` by alert name, in seconds: so long one may need to fire again after a restart."""
+    found: dict[str, float] = {}
+    for group in groups:
+        for rule in group.rules:
+            if isinstance(rule, Alerting):
+                found[rule.alert] = max(rule.hold + group.interval, found.get(rule.alert, 0.0))
     return found
 
 

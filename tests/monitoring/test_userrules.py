@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from anvil_monitor.alerts.model import Alert
+from anvil_monitor.alerts.outbox import Outbox
+from anvil_monitor.alerts.pipeline import Pipeline
 from anvil_monitor.monitoring import userrules
 from anvil_monitor.monitoring.cli import main
 from anvil_monitor.targets import ConfigurationError, load
@@ -103,3 +107,25 @@ def test_up_starts_only_with_good_ones(with_rules: Callable[..., Path], text: st
         userrules.load(load(path, {}))
     assert words in "\n".join(map(str, raised.value.problems))
     assert main(["up", "--config", str(path)]) == 2
+
+
+def test_a_restart_waits_for_the_for_of_such_a_rule(with_rules: Callable[..., Path], tmp_path: Path) -> None:
+    """What was told before a restart is not taken for over while its rule's ``for`` runs anew; then it is."""
+    configuration = load(with_rules(RULES.replace("- alert: Foreign", "- alert: Foreign\n        for: 10m")), {})
+    alert = Alert({"alertname": "Foreign", "severity": "critical"}, {}, 900.0)
+    now = [1000.0]
+    with contextlib.closing(Outbox(tmp_path / "outbox.db")) as outbox:
+        first = Pipeline(configuration, outbox, lambda: now[0])
+        for _ in range(5):
+            now[0] += 1
+            first.update([alert])
+        told = len(outbox.ledger(10))
+        again = Pipeline(configuration, outbox, lambda: now[0], holds=userrules.holds(userrules.load(configuration)))
+        for _ in range(100):
+            now[0] += 5
+            again.update([])
+        assert len(outbox.ledger(10)) == told == 1
+        for _ in range(40):
+            now[0] += 5
+            again.update([])
+        assert len(outbox.ledger(10)) == 2
