@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from ..samples import Floats, Integers, Panel, is_absent
+from ..samples import Floats, Integers, Labels, Panel, is_absent
 from .codec import LEVEL, MOST_CELLS, DamagedError, inflate, pack, pack_times, unpack, unpack_times
 from .index import pack_labels
 
@@ -96,8 +96,8 @@ def encode(panels: Sequence[Panel]) -> bytes:
     found, groups, series, samples = [], [], [], 0
     seen: dict[bytes, tuple[int, int, int]] = {}
     for panel in sorted(panels, key=lambda one: min(one.labels)):
-        # Neighbours in the order of labels are asked for together.
-        order = sorted(range(len(panel.labels)), key=panel.labels.__getitem__)
+        # Neighbours in the order of labels are asked for together; the buckets of one histogram resemble each other.
+        order = sorted(range(len(panel.labels)), key=[_apart(labels) for labels in panel.labels].__getitem__)
         values = panel.values[:, order]
         samples += values.size - int(is_absent(values).sum())
         times = pack_times(panel.times)
@@ -123,6 +123,10 @@ def encode(panels: Sequence[Panel]) -> bytes:
     trailer = TRAILER.pack(VERSION, first, last, samples, len(series), size, *place, digest, *where, len(raw))
     parts += [trailer, ENDING.pack(zlib.crc32(trailer), MAGIC)]
     return b"".join(parts)
+
+
+def _apart(labels: Labels) -> tuple[Labels, Labels]:
+    return tuple([pair for pair in labels if pair[0] != "le"]), labels
 
 
 class Block:

@@ -14,7 +14,7 @@ from ..store import Store
 from .blocks import HOUR
 from .history import History
 
-MEMORY: Final = 2 * 3600.0
+MEMORY: Final = 1.5 * 3600.0
 """Seconds in memory: rules and pages ask for these again and again."""
 MOST_MEMORY: Final = 6 * 3600.0
 """Seconds in memory while no block can be written."""
