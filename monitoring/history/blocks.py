@@ -233,17 +233,22 @@ class _Stored:
 
     def fill(self, target: Floats) -> None:
         with _told(self._block):
-            values = self._blocks._read.get((self._block.number, self._match), self._values, keep=self.keep)
-            target[:] = values[self._rows]
+            if self.keep:
+                values = self._blocks._read.get((self._block.number, self._match), self._whole)
+                target[:] = values[self._rows]
+            else:
+                self._into(target, self._rows)
 
-    def _values(self) -> Floats:
+    def _whole(self) -> Floats:
         """All rows of the columns that are asked for: rules ask for the same few again and again."""
-        match, rows = self._match, int(self._directory.panels[self._match.panel]["rows"])
-        values = np.empty((rows, len(match.labels)))
-        with Reader(self._block) as reader:
-            for group, columns, places in match.groups:
-                values[:, places] = reader.columns(self._directory, match.panel, group)[:, columns]
+        values = np.empty((int(self._directory.panels[self._match.panel]["rows"]), len(self.labels)))
+        self._into(values, slice(None))
         return values
+
+    def _into(self, target: Floats, rows: slice) -> None:
+        with Reader(self._block) as reader:
+            for group, columns, places in self._match.groups:
+                target[:, places] = reader.columns(self._directory, self._match.panel, group)[rows, columns]
 
 
 @contextlib.contextmanager

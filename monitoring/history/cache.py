@@ -20,8 +20,8 @@ class Cache(Generic[V]):
         self._lock = threading.Lock()
         self._found: OrderedDict[Hashable, V] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], V], *, keep: bool = True) -> V:
-        """The value, made if it is not there; ``keep=False`` leaves the cache to others."""
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The value, made if it is not there. What would take more than a quarter of the room is not kept."""
         with self._lock:
             value = self._found.get(key)
             if value is not None:
@@ -29,7 +29,7 @@ class Cache(Generic[V]):
                 return value
         value = make()
         weight = self._weigh(value)
-        if keep and weight <= self.room // 4:
+        if weight <= self.room // 4:
             with self._lock:
                 if key not in self._found:
                     self._found[key] = value
