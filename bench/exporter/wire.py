@@ -63,7 +63,8 @@ def measure(
             port = free_port()
             line = command("uvicorn", "bench.exporter.variants:app", "--factory", "--port", str(port),
                            "--no-access-log", "--log-level", "warning", "--http", "httptools", "--loop", "uvloop",
-                           "--workers", str(workers))  # fmt: skip
+                           # four workers on one core take longer than the 5 s after which uvicorn kills them
+                           "--timeout-worker-healthcheck", "60", "--workers", str(workers))  # fmt: skip
             process = stack.enter_context(
                 subprocess.Popen(
                     [*pins[0], *line], env=_environ(variant, workers, environ, folder), start_new_session=True
@@ -98,7 +99,7 @@ def _cpu(server: psutil.Process) -> float:
     return sum(cpu_seconds(process.pid) for process in (server, *server.children(recursive=True)))
 
 
-def until_it_answers(variant: str, url: str, server: psutil.Process, patience: float = 30) -> None:
+def until_it_answers(variant: str, url: str, server: psutil.Process, patience: float = 90) -> None:
     deadline = time.monotonic() + patience
     while True:
         try:
