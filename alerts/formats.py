@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Final, TypeAlias
 from urllib.parse import quote_plus
 
@@ -373,6 +372,4 @@ FUNCTIONS: Final = {
     "gt": Function(lambda left, right: _order(left, right) > 0, 2, 2),
     "ge": Function(lambda left, right: _order(left, right) >= 0, 2, 2),
     "not": Function(lambda value: not truth(value), 1, 1),
-    "and": Function(lambda *values: reduce(lambda found, each: each if truth(found) else found, values), 1, MOST),
-    "or": Function(lambda *values: reduce(lambda found, each: found if truth(found) else each, values), 1, MOST),
 }

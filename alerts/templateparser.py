@@ -33,8 +33,11 @@ FIELDS: Final = {
 }
 BRANCHES: Final = ("if", "range", "with")
 REFUSED: Final = ("define", "template", "block", "break", "continue")
-ALLOWED: Final = "allowed: $value, $labels.NAME, if, range, with, query and pipelines of " + ", ".join(
-    formats.FUNCTIONS
+# Functions that need more than the values of their arguments, and how many they take: `and` and `or` evaluate from the
+# left as far as needed.
+SPECIAL: Final = {"query": (1, 1), "and": (1, formats.MOST), "or": (1, formats.MOST)}
+ALLOWED: Final = "allowed: $value, $labels.NAME, if, range, with and pipelines of " + ", ".join(
+    (*SPECIAL, *formats.FUNCTIONS)
 )
 # Deeper than anybody writes; the parser calls itself.
 DEEPEST: Final = 50
@@ -249,7 +252,7 @@ class _Parser:
                 raise TemplateError(f"{_shown(self.body)}: {text} is not a function")
             return operand
         self.at += 1
-        if text in REFUSED or (text != "query" and text not in formats.FUNCTIONS):
+        if text in REFUSED or text not in (*formats.FUNCTIONS, *SPECIAL):
             raise TemplateError(f"{text!r} is not supported in a template; {ALLOWED}")
         start = self.at
         arguments: list[Evaluate] = []
@@ -260,18 +263,19 @@ class _Parser:
         return self.call(text, start, arguments)
 
     def call(self, name: str, start: int, arguments: list[Evaluate]) -> Evaluate:
-        function = formats.FUNCTIONS.get(name, formats.Function(lambda text: text, 1, 1))
-        if not function.least <= len(arguments) <= function.most:
+        function = formats.FUNCTIONS.get(name)
+        least, most = SPECIAL[name] if function is None else (function.least, function.most)
+        if not least <= len(arguments) <= most:
             raise TemplateError(f"{_shown(self.body)}: wrong number of arguments for {name}")
         form = self.constant_after(start) if name == "printf" else None
         if form is not None and (reason := formats.printf_problem(form)):
             raise TemplateError(reason)
+        if function is not None:
+            call = function.call
+            return lambda scope: call(*(argument(scope) for argument in arguments))
         if name == "query":
             return lambda scope: _asked(scope, arguments[0](scope))
-        call = function.call
-        if name in ("and", "or"):  # evaluated from the left as far as needed
-            return lambda scope: _until(scope, arguments, name == "or")
-        return lambda scope: call(*(argument(scope) for argument in arguments))
+        return lambda scope: _until(scope, arguments, name == "or")
 
     def constant_after(self, position: int) -> str | None:
         """The text at ``position`` where it is written out, so that it can be checked before it is used."""

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
+from typing import TypeVar
+
+from bench.machine import Progress
+
+Run = TypeVar("Run")
+PAGE = Path("docs/performance.md")
 
 
 @dataclass
@@ -48,6 +56,37 @@ def verdict(kept: bool) -> str:
 def minus(ones: Iterable[float], others: Iterable[float]) -> list[float]:
     """What one costs more than another, round by round."""
     return [one - other for one, other in zip(ones, others, strict=True)]
+
+
+def make(
+    tables: Mapping[str, Callable[[Run], Table]], only: Sequence[str] | None, run: Run, progress: Progress
+) -> tuple[list[Table], bool]:
+    """Make and show ``tables`` (``only`` these), and whether all could be made: one that fails is told, and costs none
+    of the others."""
+    shown, whole = [], True
+    for name, of in tables.items():
+        if only and name not in only:
+            continue
+        try:
+            table = of(run)
+        except SystemExit as error:
+            progress.clear()
+            print(f"{error}\nbench: table {name!r} is left out", file=sys.stderr, flush=True)
+            whole = False
+            continue
+        progress.clear()
+        print(f"\n{table.text()}", flush=True)
+        shown.append(table)
+    return shown, whole
+
+
+def publish(bench: str, quick: bool, header: Sequence[str], tables: Sequence[Table]) -> None:
+    """Put ``tables`` into the page's block of this bench."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    kind = " A quick run, which says little." if quick else ""
+    first = f"Measured on {today} by `scripts/bench {bench}`.{kind} {' '.join(header)}"
+    rewrite(PAGE, f"bench:{bench}", "\n\n".join([first, *(table.markdown().strip() for table in tables)]))
+    print(f"\nwritten into {PAGE}")
 
 
 def rewrite(page: Path, mark: str, text: str) -> None:

@@ -9,7 +9,6 @@ them for the last table.
 from __future__ import annotations
 
 import argparse
-import datetime
 import re
 import shutil
 import subprocess
@@ -21,8 +20,6 @@ from bench import machine, report
 from bench.engine import tables
 from bench.engine.server import PROMETHEUS
 
-PAGE = Path("docs/performance.md")
-MARK = "bench:engine"
 PACKAGES = ("numpy", "promql-parser", "google-re2", "starlette", "uvicorn", "uvloop", "httptools", "httpx")
 EXAMPLES = """examples:
   scripts/bench engine --quick             does it work? (three minutes, says little)
@@ -43,7 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, help="rounds of queries (default: 7 and 5; quick: 2)")
     parser.add_argument("--minutes", type=float, help="how long both run in the last table (default: 10; quick: 1)")
     parser.add_argument("--only", nargs="+", choices=tuple(tables.TABLES), help="only these tables")
-    parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE} after a quick or partial run, too")
+    parser.add_argument("--write", action="store_true", help=f"rewrite {report.PAGE} after a quick or partial run, too")
     options = parser.parse_args(arguments)
 
     header = machine.describe(PACKAGES)
@@ -56,24 +53,14 @@ def main(arguments: list[str]) -> int:
         print("bench: there is nothing to measure beside: apt-get install prometheus", file=sys.stderr)
         return 2
     progress = machine.Progress()
-    shown = []
     with tempfile.TemporaryDirectory(prefix="anvil-monitor-bench-") as folder:
         run = tables.Run(options.quick, options.rounds, options.minutes, Path(folder), progress)
-        for name, make in tables.TABLES.items():
-            if not options.only or name in options.only:
-                table = make(run)
-                progress.clear()
-                print(f"\n{table.text()}", flush=True)
-                shown.append(table)
-    if options.write or not (options.quick or options.only):
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        kind = " A quick run, which says little." if options.quick else ""
-        first = f"Measured on {today} by `scripts/bench engine`.{kind} {' '.join(header)}"
-        report.rewrite(PAGE, MARK, "\n\n".join([first, *(table.markdown().strip() for table in shown)]))
-        print(f"\nwritten into {PAGE}")
+        shown, whole = report.make(tables.TABLES, options.only, run, progress)
+    if options.write or (whole and not (options.quick or options.only)):
+        report.publish("engine", options.quick, header, shown)
     for text in run.wrong:
         print(f"bench: ours and Prometheus' answer are not the same: {text}", file=sys.stderr)
-    return 1 if run.wrong else 0
+    return 1 if run.wrong or not whole else 0
 
 
 def version() -> str:

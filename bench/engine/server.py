@@ -19,7 +19,7 @@ import numpy as np
 from bench.engine.data import Data
 from bench.machine import command, cpu_seconds, free_port
 
-PROMETHEUS, PROMTOOL = "prometheus", "promtool"
+PROMETHEUS = "prometheus"
 PATIENCE, KEPT = 60.0, 3.0
 SLICE = 300
 """Seconds of samples in one remote write request."""

@@ -8,7 +8,6 @@ process of its own. On a machine that does other work at the same time only the 
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import tempfile
 from pathlib import Path
@@ -16,8 +15,6 @@ from pathlib import Path
 from bench import machine, report
 from bench.exporter import tables
 
-PAGE = Path("docs/performance.md")
-MARK = "bench:exporter"
 PACKAGES = (
     "fastapi", "starlette", "uvicorn", "uvloop", "gunicorn", "uvicorn-worker", "prometheus-client",
     "prometheus-fastapi-instrumentator", "starlette-exporter", "opentelemetry-sdk",
@@ -40,7 +37,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, help="rounds in process (default: 40; quick: 7)")
     parser.add_argument("--peers", nargs="*", choices=tables.PEERS, default=tables.PEERS, help="beside which (all)")
     parser.add_argument("--only", nargs="+", choices=tuple(tables.TABLES), help="only these tables")
-    parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE} after a quick or partial run, too")
+    parser.add_argument("--write", action="store_true", help=f"rewrite {report.PAGE} after a quick or partial run, too")
     options = parser.parse_args(arguments)
 
     node = tables.collection.node_exporter_version()
@@ -51,22 +48,12 @@ def main(arguments: list[str]) -> int:
         header.append(f"Not installed here and left out: {', '.join(missing)}.")
     print("\n".join(header), flush=True)
     progress = machine.Progress()
-    shown = []
     with tempfile.TemporaryDirectory(prefix="anvil-monitor-bench-") as folder:
         environ = dict(os.environ, BENCH_FOLDER=folder, OTEL_SEMCONV_STABILITY_OPT_IN="http")
         for name in ("ANVIL_MONITOR_CONFIG", "ANVIL_MONITOR_PAGES", "PROMETHEUS_MULTIPROC_DIR"):
             environ.pop(name, None)
         run = tables.Run(options.quick, options.rounds, tuple(options.peers), Path(folder), environ, progress)
-        for name, make in tables.TABLES.items():
-            if not options.only or name in options.only:
-                table = make(run)
-                progress.clear()
-                print(f"\n{table.text()}", flush=True)
-                shown.append(table)
-    if options.write or not (options.quick or options.only):
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        kind = " A quick run, which says little." if options.quick else ""
-        first = f"Measured on {today} by `scripts/bench exporter`.{kind} {' '.join(header)}"
-        report.rewrite(PAGE, MARK, "\n\n".join([first, *(table.markdown().strip() for table in shown)]))
-        print(f"\nwritten into {PAGE}")
-    return 0
+        shown, whole = report.make(tables.TABLES, options.only, run, progress)
+    if options.write or (whole and not (options.quick or options.only)):
+        report.publish("exporter", options.quick, header, shown)
+    return 0 if whole else 1

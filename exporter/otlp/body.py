@@ -16,7 +16,7 @@ Encoding = Literal["protobuf", "json"]
 TYPES: Final[Mapping[str, Encoding]] = {"application/x-protobuf": "protobuf", "application/json": "json"}
 NAMES: Final[Mapping[Encoding, str]] = {encoding: name for name, encoding in TYPES.items()}
 # google.rpc.Code of what HTTP says
-CODES: Final = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 408: 4, 413: 8, 415: 3, 429: 8, 503: 14}
+CODES: Final = {400: 3, 405: 12, 408: 4, 413: 8, 415: 3, 429: 8, 503: 14}
 CHUNK: Final = 1 << 16
 
 

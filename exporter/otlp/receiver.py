@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
@@ -21,16 +20,15 @@ PATH = "/v1/metrics"
 
 
 class Receiver:
-    """The endpoint, an ASGI application. ``token``: what a sender must present (``Authorization: Bearer …``).
+    """The endpoint, an ASGI application. Who may send is decided in front of it, as for everything that is served.
 
     Bodies are decoded one at a time, in a thread of their own: the largest costs forty times its size in memory
     for a moment, and the event loop is never held up.
     """
 
-    def __init__(self, totals: Totals, token: str | None = None) -> None:
+    def __init__(self, totals: Totals) -> None:
         self._totals = totals
         self._limits = totals.limits
-        self._token = token
         self._decoder = Decoder(self._limits)
         self._rate = Rate(self._limits.rate, self._limits.burst)
         self._thread = ThreadPoolExecutor(1, "anvil-monitor-otlp")
@@ -47,7 +45,7 @@ class Receiver:
                 self._open -= 1
         except RefusedError as refused:
             self._totals.refuse()
-            extra = {405: [("allow", "POST")], 429: [("retry-after", "5")], 401: [("www-authenticate", "Bearer")]}
+            extra = {405: [("allow", "POST")], 429: [("retry-after", "5")]}
             answer = bodies.failure(encoding, refused.status, str(refused))
             await respond(send, refused.status, answer, bodies.NAMES[encoding], extra.get(refused.status, []))
             return
@@ -64,10 +62,6 @@ class Receiver:
         """What can be said before the body: how it is encoded. Raises :class:`RefusedError`."""
         if scope["method"] != "POST":
             raise RefusedError(405, "metrics are posted")
-        if self._token is not None:
-            given = header(scope, b"authorization").encode("latin-1")
-            if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-                raise RefusedError(401, "a token is needed: Authorization: Bearer …")
         # A page of another site cannot make a browser send these types without asking first; nobody answers it.
         encoding = bodies.encoding_of(header(scope, b"content-type"))
         client = scope.get("client")

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from bench import machine, report
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,3 +56,18 @@ def test_a_page_keeps_what_is_not_the_benchs(tmp_path: Path) -> None:
     assert "no block" in refused.stderr
     assert "new" in page.read_text()
     assert "<!-- bench:exporter -->" in (ROOT / "docs" / "performance.md").read_text()
+
+
+def test_a_table_that_fails_costs_none_of_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """Minutes of measuring are not lost with it: it is told, the rest is shown, and the run is known not to be whole."""
+
+    def fails(_run: object) -> report.Table:
+        raise SystemExit("bench: the server does not answer")
+
+    tables = {"first": fails, "second": lambda _run: report.Table("What worked", ("µs",), [["ours", "1"]])}
+    shown, whole = report.make(tables, None, None, machine.Progress())
+    told = capsys.readouterr()
+    assert ([table.title for table in shown], whole) == (["What worked"], False)
+    assert "does not answer" in told.err
+    assert "'first' is left out" in told.err
+    assert "What worked" in told.out

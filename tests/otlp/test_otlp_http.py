@@ -244,25 +244,6 @@ def test_a_client_that_leaves_leaves_nothing() -> None:
     assert totals.requests == {"refused": 1}
 
 
-def test_a_token_is_asked_for_where_one_is_set() -> None:
-    """401 without it; the comparison does not tell how much of it was right."""
-    statuses = []
-    for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer right"}):
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": BODY}
-
-        async def send(message: Any, sent: list[Any] = sent) -> None:
-            sent.append(message)
-
-        receiver = Receiver(Totals(), token="right")
-        asyncio.run(receiver(scope({**PROTOBUF, **given}), receive, send))
-        receiver.close()
-        statuses.append(sent[0]["status"])
-    assert statuses == [401, 401, 200]
-
-
 def test_a_senders_requests_to_this_receiver_are_left_out(post: Post, collector: Collector) -> None:
     """Node counts its own exports as client requests."""
     own = {"server__address": "127.0.0.1", "server__port": 4318}

@@ -6,9 +6,9 @@ import http.client
 import json
 import math
 import random
-import struct
 import urllib.parse
-import urllib.request
+
+from real_prometheus import push
 
 from anvil_monitor.monitoring.promql import Engine, QueryError
 from anvil_monitor.monitoring.samples import STALE_NAN, Labels, labels_of
@@ -182,14 +182,9 @@ class Prometheus:
         """Remote write, in order of time."""
         last = max(samples[-1][0] for samples in data.values())
         for begin in range(START * 1000, last + 1, 1_500_000):
-            body = b""
-            for labels, samples in data.items():
-                part = [one for one in samples if begin <= one[0] < begin + 1_500_000]
-                if part:
-                    body += _field(1, _series(labels, part))
-            headers = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
-            request = urllib.request.Request(f"{self.url}/api/v1/write", _snappy(body), headers)
-            urllib.request.urlopen(request, timeout=10).close()
+            end = begin + 1_500_000
+            parts = [(labels, [one for one in each if begin <= one[0] < end]) for labels, each in data.items()]
+            push(self.url, [(labels, samples) for labels, samples in parts if samples])
 
     def ask(self, path: str, **parameters: object) -> Answer:
         """The answer as samples by labels and ms, or the kind of error."""
@@ -254,33 +249,3 @@ def differ(a: Answer, b: Answer) -> str:
             ):
                 return f"{labels} at {at}: {value!r} against {other!r}"
     return ""
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    number &= (1 << 64) - 1
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _field(number: int, body: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(body)) + body
-
-
-def _series(labels: Labels, samples: list[tuple[int, float]]) -> bytes:
-    body = b"".join(_field(1, _field(1, name.encode()) + _field(2, value.encode())) for name, value in labels)
-    for at, value in samples:
-        body += _field(2, b"\x09" + struct.pack("<d", value) + b"\x10" + _varint(at))
-    return body
-
-
-def _snappy(body: bytes) -> bytes:
-    """Snappy's block format with literals alone."""
-    out = _varint(len(body))
-    for begin in range(0, len(body), 65536):
-        part = body[begin : begin + 65536]
-        out += b"\xf4" + struct.pack("<H", len(part) - 1) + part
-    return out
