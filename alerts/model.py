@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+# Alerts of each kind that a message carries: more than any form of it shows.
+CARRIED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,17 @@ class Alert:
         """A foreign alert that states none counts as a warning: it is better told than lost."""
         return self.labels.get("severity") or "warning"
 
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "labels": dict(self.labels),
+            "annotations": dict(self.annotations),
+            "starts_at": self.starts_at,
+            "ends_at": self.ends_at,
+            "generator_url": self.generator_url,
+        }
+
     def to_json(self) -> str:
-        return json.dumps(
-            {
-                "labels": dict(self.labels),
-                "annotations": dict(self.annotations),
-                "starts_at": self.starts_at,
-                "ends_at": self.ends_at,
-                "generator_url": self.generator_url,
-            }
-        )
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Alert:
@@ -69,7 +73,7 @@ class Notification:
 
     ``firing`` is news to the channel, ``still`` it has heard of and goes on, ``resolved`` it has heard of and is over.
     ``reason`` says why it is told now ("new alerts", "repeat interval elapsed", …). ``current`` holds, by fingerprint,
-    what a recovered target measures now, where that is known.
+    what a recovered target measures now, where that is known. ``more``: alerts that it stands for besides these.
     """
 
     service: str
@@ -79,6 +83,24 @@ class Notification:
     still: tuple[Alert, ...] = ()
     resolved: tuple[Alert, ...] = ()
     current: Mapping[str, float] = field(default_factory=dict)
+    more: int = 0
+
+    def to_json(self) -> str:
+        """The notification with at most :data:`CARRIED` alerts of each kind; the rest is counted in ``more``."""
+        kept = {name: getattr(self, name)[:CARRIED] for name in ("firing", "still", "resolved")}
+        left = sum(len(getattr(self, name)) - len(alerts) for name, alerts in kept.items())
+        known = {alert.fingerprint for alert in kept["resolved"]}
+        document = {name: [alert.to_dict() for alert in alerts] for name, alerts in kept.items()}
+        current = {key: value for key, value in self.current.items() if key in known}
+        rest = {"service": self.service, "at": self.at, "reason": self.reason, "more": self.more + left}
+        return json.dumps({**document, **rest, "current": current})
+
+    @classmethod
+    def from_json(cls, text: str) -> Notification:
+        """Raises ``ValueError``, ``TypeError`` or ``KeyError`` for a text that :meth:`to_json` has not written."""
+        document = json.loads(text)
+        alerts = {name: tuple(Alert(**one) for one in document.pop(name)) for name in ("firing", "still", "resolved")}
+        return replace(cls(**document), **alerts)
 
     @property
     def kind(self) -> str:
@@ -99,6 +121,7 @@ class Draft:
     title: str
     body: str
     cause: str = ""
+    payload: str = ""  # the notification as JSON, for the forms that a channel may want
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +141,7 @@ class Message:
     state: str
     reason: str
     finished: float | None
+    payload: str = ""
 
     def ledger_entry(self) -> dict[str, Any]:
         """The message as the HTTP APIs show it: what was sent, to whom, when, and did it arrive."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 from .model import Alert, Draft, Told
 from .model import Message as Message
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_QUEUED: Final = 10_000
 KEEP_SECONDS: Final = 30 * 86400.0
 KEEP_FINISHED: Final = 10_000
@@ -28,7 +28,7 @@ CREATE TABLE messages (
   id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, topic TEXT NOT NULL, kind TEXT NOT NULL,
   title TEXT NOT NULL, body TEXT NOT NULL, cause TEXT NOT NULL, created REAL NOT NULL, due REAL NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'queued', reason TEXT NOT NULL DEFAULT '',
-  finished REAL);
+  finished REAL, payload TEXT NOT NULL DEFAULT '');
 CREATE INDEX messages_by_state ON messages (state, channel, topic, id);
 CREATE TABLE told (
   topic TEXT NOT NULL, channel TEXT NOT NULL, fingerprint TEXT NOT NULL, alert TEXT NOT NULL,
@@ -40,6 +40,8 @@ CREATE TABLE silences (
   id INTEGER PRIMARY KEY AUTOINCREMENT, matchers TEXT NOT NULL, author TEXT NOT NULL, reason TEXT NOT NULL,
   starts REAL NOT NULL, ends REAL NOT NULL);
 """
+# What a file of an older version lacks, by the version that it has.
+MIGRATIONS: Final = {1: ("ALTER TABLE messages ADD COLUMN payload TEXT NOT NULL DEFAULT ''",)}
 
 
 class OutboxError(Exception):
@@ -78,12 +80,12 @@ class Outbox:
                 raise self._error(f"it is damaged ({damage})")
         with self._transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, VERSION):
+            if not 0 <= version <= VERSION:
                 raise self._error(f"it was written by another version of anvil-monitor (schema {version})")
-            if version == 0:
-                for statement in SCHEMA.split(";")[:-1]:
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={VERSION}")
+            missing = [step for old in range(version, VERSION) for step in MIGRATIONS.get(old, ())]
+            for statement in missing if version else SCHEMA.split(";")[:-1]:
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -131,9 +133,19 @@ class Outbox:
                 raise OutboxError(f"the outbox {self.path} is full: {queued} messages wait for their channels")
             for draft in drafts:
                 cursor = self._db.execute(
-                    "INSERT INTO messages (channel, topic, kind, title, body, cause, created, due)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (draft.channel, draft.topic, draft.kind, draft.title, draft.body, draft.cause, at, at),
+                    "INSERT INTO messages (channel, topic, kind, title, body, cause, payload, created, due)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        draft.channel,
+                        draft.topic,
+                        draft.kind,
+                        draft.title,
+                        draft.body,
+                        draft.cause,
+                        draft.payload,
+                        at,
+                        at,
+                    ),
                 )
                 ids.append(int(cursor.lastrowid or 0))
                 self._db.execute("INSERT OR REPLACE INTO told_at VALUES (?, ?, ?)", (draft.topic, draft.channel, at))
@@ -166,8 +178,8 @@ class Outbox:
         """Put a dead letter back at the end of its channel's queue. False where there is none of that number."""
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO messages (channel, topic, kind, title, body, cause, created, due)"
-                " SELECT channel, topic, kind, title, body, 'resent', ?, ? FROM messages"
+                "INSERT INTO messages (channel, topic, kind, title, body, cause, payload, created, due)"
+                " SELECT channel, topic, kind, title, body, 'resent', payload, ?, ? FROM messages"
                 " WHERE id = ? AND state = 'dead'",
                 (at, at, message_id),
             )

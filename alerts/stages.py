@@ -183,7 +183,7 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
         note = batch.notification
         assert note is not None
         title, body = message(note)
-        drafts.append(Draft(_channel(batch).name, batch.service, note.kind, title, body, note.reason))
+        drafts.append(Draft(_channel(batch).name, batch.service, note.kind, title, body, note.reason, note.to_json()))
         resolved = tuple(alert.fingerprint for alert in note.resolved)
         told.append(Told(batch.service, _channel(batch).name, note.firing + note.still, resolved))
     round_.outbox.record(drafts, told, round_.now, round_.key)

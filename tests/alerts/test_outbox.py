@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -222,3 +223,18 @@ def test_a_silence_needs_its_particulars(outbox: Outbox) -> None:
     assert silences.active(outbox, 5.0) == [silence]
     silences.end(outbox, silence.id, 6.0)
     assert silences.active(outbox, 7.0) == []
+
+
+def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    """What waits in the outbox of an older version is still there, and new messages carry their payload."""
+    path = tmp_path / "outbox.sqlite3"
+    Outbox(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE messages DROP COLUMN payload")
+        database.execute("INSERT INTO messages (channel, topic, kind, title, body, cause, created, due)"
+                         " VALUES ('team', 'app', 'failure', 'old', 'Body', '', 1, 1)")  # fmt: skip
+        database.execute("PRAGMA user_version=1")
+        database.commit()
+    with contextlib.closing(Outbox(path)) as outbox:
+        outbox.record([Draft("team", "app", "failure", "new", "Body", payload="{}")], [], 2.0)
+        assert [(one.title, one.payload) for one in outbox.ledger()] == [("new", "{}"), ("old", "")]
