@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from anvil_monitor.targets import Configuration, Secret, format_promql_duration
 
-from . import yamltext
+from . import inhibition, yamltext
 from .rulefile import COMMENT
-from .rules import DOWN
 
 NOTIFIER: Final = "http://notifier:9095/api/v1/alerts"  # where docker-compose.yml has it
 SECRETS: Final = "/run/secrets"
@@ -35,14 +34,7 @@ def dump(configuration: Configuration, *, notifier: str = NOTIFIER) -> str:
             "repeat_interval": format_promql_duration(monitor.repeat_interval),
         },
         "receivers": [{"name": "anvil-monitor", "webhook_configs": [webhook]}],
-        # A server that is down misses everything and measures nothing; one message says it all.
-        "inhibit_rules": [
-            {
-                "source_matchers": [f'alertname="{DOWN}"'],
-                "target_matchers": [f'alertname!="{DOWN}"', 'service!=""'],
-                "equal": ["service"],
-            }
-        ],
+        "inhibit_rules": inhibition.alertmanager_rules(),
     }
     return yamltext.dump(document, COMMENT)
 

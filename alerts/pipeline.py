@@ -20,10 +20,10 @@ from typing import Final
 
 from anvil_monitor.targets import Configuration
 
+from .inhibition import LINGERING, SOURCES
 from .model import Alert, Told
 from .outbox import Outbox, OutboxError
 from .stages import (
-    INHIBITS,
     Batch,
     Decision,
     Measure,
@@ -150,7 +150,7 @@ class Pipeline:
             # suspended for an hour has not seen anything recover.
             if alert.firing and self._expires[fingerprint] <= now and self._unmentioned.get(fingerprint, 0) >= 4:
                 alert = self._alerts[fingerprint] = dataclasses.replace(alert, ends_at=now)
-            if alert.name in INHIBITS and not alert.firing:
+            if alert.name in LINGERING and not alert.firing:
                 # Back up, its instruments still have to be scraped twice before they say anything.
                 self._lingering[fingerprint] = (alert, (alert.ends_at or now) + 2 * self._beat)
             elif fingerprint in self._lingering:
@@ -158,7 +158,7 @@ class Pipeline:
         self._lingering = {key: held for key, held in self._lingering.items() if held[1] > now}
 
     def _inhibitors(self) -> list[Alert]:
-        firing = [alert for alert in self._alerts.values() if alert.firing and alert.name in INHIBITS]
+        firing = [alert for alert in self._alerts.values() if alert.firing and alert.name in SOURCES]
         return firing + [alert for alert, _ in self._lingering.values()]
 
     def _patience(self, alert: Alert) -> float:

@@ -10,11 +10,11 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from anvil_monitor.targets import Channel, Configuration
 
-from . import silences
+from . import inhibition, silences
 from .messages import message
 from .model import Alert, Draft, Notification, Told
 from .outbox import Outbox
@@ -24,9 +24,6 @@ logger = logging.getLogger(__name__)
 Measure: TypeAlias = Callable[[Alert], float | None]
 # By (service, channel) and fingerprint: the alerts whose firing was told and whose end was not yet.
 Known: TypeAlias = Mapping[tuple[str, str], Mapping[str, Alert]]
-
-# While the first fires, nothing else is told about what it shares these labels with.
-INHIBITS: Final = {"ServiceDown": ("service",)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,17 +85,7 @@ def silence(round_: Round, batches: list[Batch]) -> list[Batch]:
 
 def inhibit(round_: Round, batches: list[Batch]) -> list[Batch]:
     """Hold back what a greater alert explains, its end too: a server that is down has not "recovered"."""
-
-    def explained(alert: Alert) -> bool:
-        return any(
-            greater.name != alert.name
-            and all(
-                alert.labels.get(label) and greater.labels.get(label) == alert.labels[label]
-                for label in INHIBITS[greater.name]
-            )
-            for greater in round_.inhibitors
-        )
-
+    explained = inhibition.explained(round_.inhibitors)
     return _filter(batches, lambda alert: not explained(alert))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anvil_monitor.alerts import silences
+from anvil_monitor.alerts import inhibition, silences
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.pipeline import STAGES, Pipeline
@@ -316,3 +316,25 @@ def test_a_thousand_alerts_in_a_round(build: Any, outbox: Outbox, clock: Any, al
     clock.now += 60
     pipeline.update(many)
     assert len(titles(outbox)) == 1
+
+
+def test_a_broken_promise_needs_no_early_warning(build: Any, outbox: Outbox, clock: Any, alerts: Any) -> None:
+    """TargetMissed holds back the warnings of its own target only; once it is over, one that still fires is told."""
+    pipeline, missed = build(), alerts.missed()
+    drifting = alerts.other("TargetDrifting", severity="warning", target="api_response_time")
+    other = alerts.other("TargetTrending", severity="warning", target="memory")
+    clock.now += 2
+    pipeline.update([missed, drifting, other])
+    assert titles(outbox) == ["app: 2 alerts: API response time, TargetTrending"]
+    clock.now += 60
+    pipeline.update([alerts.over(missed, clock.now), drifting, other])
+    assert titles(outbox)[1:] == ["app: TargetDrifting"]
+
+
+def test_what_explains_shares_labels_that_are_there() -> None:
+    """An alert without the label of an inhibition is explained by nothing, not by another one without it."""
+    bare = [Alert({"alertname": name}, {}, 0.0) for name in ("ServiceDown", "TargetMissed", "TargetDrifting")]
+    assert not any(inhibition.explained(bare)(alert) for alert in bare)
+    down = Alert({"alertname": "ServiceDown", "service": "app"}, {}, 0.0)
+    assert not inhibition.explained([down])(down)
+    assert inhibition.explained([down])(Alert({"alertname": "Mine", "service": "app"}, {}, 0.0))

@@ -254,9 +254,9 @@ def test_alertmanager_groups_and_inhibits_as_the_pipeline_does() -> None:
     """Grouped by service; a service that is down silences all else of it; the token stays in its file."""
     document = yaml.safe_load(alertmanager.dump(parse('[monitor]\ntoken = "env:The_TOKEN"\n')))
     assert document["route"]["group_by"] == ["service"]
-    (rule,) = document["inhibit_rules"]
-    assert rule["equal"] == ["service"]
-    assert 'alertname="ServiceDown"' in rule["source_matchers"]
+    sources = {rule["source_matchers"][0]: rule["equal"] for rule in document["inhibit_rules"]}
+    assert sources['alertname="ServiceDown"'] == ["service"]
+    assert sources['alertname="TargetMissed"'] == ["service", "target"]
     (webhook,) = document["receivers"][0]["webhook_configs"]
     assert webhook["send_resolved"] is True
     assert webhook["max_alerts"] == 0
