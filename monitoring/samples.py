@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .patterns import PatternError as PatternError
-from .patterns import compile_pattern
+from anvil_monitor.alerts.patterns import PatternError as PatternError
+from anvil_monitor.alerts.patterns import compile_pattern
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..patterns import PatternError, compile_pattern
+from anvil_monitor.alerts.patterns import PatternError, compile_pattern
+
 from ..samples import NAME, Floats, Labels
 from .frame import Frame, Scalars, merge, with_labels
 from .labelsets import marked, without_names

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from anvil_monitor.monitoring.patterns import REGEX, PatternError, compile_pattern, compiled
+from anvil_monitor.alerts.patterns import REGEX, PatternError, compile_pattern, compiled
 
 HARMLESS = [
     "",

@@ -1,4 +1,4 @@
-"""Regular expressions of matchers and label functions: RE2's dialect, in time linear in the text.
+"""Regular expressions of matchers, label functions and templates: RE2's dialect, in time linear in the text.
 
 With the package google-re2 (``anvil-monitor[stack]`` brings it where there are wheels) patterns mean what they mean to
 Prometheus. Without it, on musl for instance, Python's ``re`` matches; it backtracks, so patterns that could take long
