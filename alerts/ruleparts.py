@@ -1,0 +1,75 @@
+"""What every module of rules is written with: the names of series and alerts, links, and text made safe.
+
+Rules are pure functions from the configuration to :class:`~.rulefile.Group`; :mod:`.rules` puts them together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from anvil_monitor.targets import Target, Unit
+from anvil_monitor.targets import format_promql_duration as duration
+
+__all__ = ["Links", "about", "duration", "human", "literal", "number", "quoted", "recorded", "target_labels"]
+
+MISSED: Final = "TargetMissed"
+NO_DATA: Final = "TargetNoData"
+DOWN: Final = "ServiceDown"
+
+VALUE: Final = "target:value"
+LIMIT: Final = "target:limit"
+RATIO: Final = "target:ratio"
+SAMPLES: Final = "target:samples"
+ESTIMATE: Final = "target:estimate"
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where an alert sends its reader. ``dashboard`` may hold ``{service}`` and ``{target}``."""
+
+    dashboard: str
+    runbooks: str = "docs/runbooks"  # in the project's tree, as long as it has no address of its own
+
+    def of(self, service: str, target: str, alert: str) -> dict[str, str]:
+        link = literal(self.dashboard).replace("{service}", service).replace("{target}", target)
+        return {"dashboard": link, "runbook_url": f"{self.runbooks}/{alert}.md"}
+
+
+def target_labels(target: Target) -> dict[str, str]:
+    return {"service": target.service, "target": target.name, "unit": target.unit.value}
+
+
+def about(target: Target) -> dict[str, str]:
+    return {"title": target.title, "unit": target.unit.value}
+
+
+def recorded(series: str, target: Target, name: str = "") -> str:
+    return f"{series}{{service={quoted(target.service)},target={quoted(name or target.name)}}}"
+
+
+def human(unit: Unit) -> str:
+    """The template that prints ``$value`` in human units: ``312ms``, ``512.3MB``, ``37 users``."""
+    match unit:
+        case Unit.SECONDS:
+            return "{{ $value | humanizeDuration }}"
+        case Unit.BYTES:
+            return "{{ $value | humanize }}B"
+        case Unit.USERS:
+            return '{{ $value | printf "%.0f" }} users'
+
+
+def literal(text: str) -> str:
+    """``text`` from outside as a template that prints just that."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
+def quoted(text: str) -> str:
+    """``text`` as a PromQL string."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def number(value: float) -> str:
+    """A constant as a person would write it: ``0.2``, ``500000000``, ``100``."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
