@@ -43,7 +43,7 @@ class Inhibition:
 
 TABLE: Final = (
     Inhibition("ServiceDown", (), ("service",), "a server that is down misses everything and measures nothing", True),
-    Inhibition("TargetMissed", EARLY, ("service", "target"), "a promise that is broken needs no warning that it may be"),
+    Inhibition("TargetMissed", EARLY, ("service", "target"), "what is missed needs no warning that it may be"),
 )
 SOURCES: Final = frozenset(rule.source for rule in TABLE)
 LINGERING: Final = frozenset(rule.source for rule in TABLE if rule.lingers)

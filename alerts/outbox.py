@@ -15,33 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from . import schema
 from .model import Alert, Draft, Told
 from .model import Message as Message
 
-VERSION: Final = 2
 MAX_QUEUED: Final = 10_000
 KEEP_SECONDS: Final = 30 * 86400.0
 KEEP_FINISHED: Final = 10_000
-
-SCHEMA: Final = """
-CREATE TABLE messages (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, topic TEXT NOT NULL, kind TEXT NOT NULL,
-  title TEXT NOT NULL, body TEXT NOT NULL, cause TEXT NOT NULL, created REAL NOT NULL, due REAL NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'queued', reason TEXT NOT NULL DEFAULT '',
-  finished REAL, payload TEXT NOT NULL DEFAULT '');
-CREATE INDEX messages_by_state ON messages (state, channel, topic, id);
-CREATE TABLE told (
-  topic TEXT NOT NULL, channel TEXT NOT NULL, fingerprint TEXT NOT NULL, alert TEXT NOT NULL,
-  PRIMARY KEY (topic, channel, fingerprint)) WITHOUT ROWID;
-CREATE TABLE told_at (topic TEXT NOT NULL, channel TEXT NOT NULL, at REAL NOT NULL,
-  PRIMARY KEY (topic, channel)) WITHOUT ROWID;
-CREATE TABLE accepted (key TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE silences (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, matchers TEXT NOT NULL, author TEXT NOT NULL, reason TEXT NOT NULL,
-  starts REAL NOT NULL, ends REAL NOT NULL);
-"""
-# What a file of an older version lacks, by the version that it has.
-MIGRATIONS: Final = {1: ("ALTER TABLE messages ADD COLUMN payload TEXT NOT NULL DEFAULT ''",)}
 
 
 class OutboxError(Exception):
@@ -80,12 +60,11 @@ class Outbox:
                 raise self._error(f"it is damaged ({damage})")
         with self._transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if not 0 <= version <= VERSION:
+            if not 0 <= version <= schema.VERSION:
                 raise self._error(f"it was written by another version of anvil-monitor (schema {version})")
-            missing = [step for old in range(version, VERSION) for step in MIGRATIONS.get(old, ())]
-            for statement in missing if version else SCHEMA.split(";")[:-1]:
+            for statement in schema.statements(version):
                 self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={VERSION}")
+            self._db.execute(f"PRAGMA user_version={schema.VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -152,8 +131,8 @@ class Outbox:
             for change in told:
                 place = (change.topic, change.channel)
                 self._db.executemany(
-                    "INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?)",
-                    [(*place, alert.fingerprint, alert.to_json()) for alert in change.firing],
+                    "INSERT INTO told VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET alert = excluded.alert",
+                    [(*place, alert.fingerprint, alert.to_json(), at) for alert in change.firing],
                 )
                 self._db.executemany(
                     "DELETE FROM told WHERE topic = ? AND channel = ? AND fingerprint = ?",
@@ -254,11 +233,16 @@ class Outbox:
         """By (topic, channel): when a message was last written for it."""
         return {(row["topic"], row["channel"]): row["at"] for row in self._rows("SELECT * FROM told_at")}
 
+    def first_told(self) -> dict[str, float]:
+        """By fingerprint: when the first channel heard of an alert whose end was not told yet."""
+        rows = self._rows("SELECT fingerprint, min(at) AS at FROM told GROUP BY fingerprint")
+        return {row["fingerprint"]: row["at"] for row in rows}
+
     def accepted(self, key: str, since: float) -> bool:
         """Was a batch recorded under ``key`` since then? (A sender that missed our answer sends it again.)"""
         return bool(self._rows("SELECT 1 FROM accepted WHERE key = ? AND at >= ?", key, since))
 
-    # -- for silences.py
+    # -- for silences.py and acks.py
 
     def execute(self, statement: str, *values: Any) -> int:
         """Run one writing statement; the number of the row that it added."""

@@ -1,54 +1,95 @@
-"""Silences: alerts that nobody wants to hear of for a while, each with its author, its reason and its end."""
+"""Silences: alerts that nobody wants to hear of for a while, each with its author, its reason and its end.
+
+They lie in the outbox file. A command of another process writes there, and the pipeline, which reads them in every
+round, knows of it with the next evaluation: SQLite orders the writes, and the lock of :meth:`Outbox.claim` is only
+about who sends. So a person can silence what a monitor tells without a token, and before it is started again.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Final
 
+from . import matchers as matching
+from .matchers import Matcher
 from .model import Alert
 from .outbox import Outbox
+
+MOST: Final = 1000
+LONGEST_REASON: Final = 500
+LONGEST_AUTHOR: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Holds back alerts that bear every label of ``matchers``, from ``starts`` to ``ends`` (seconds since epoch)."""
+    """Holds back alerts that meet all of ``matchers``, from ``starts`` to ``ends`` (seconds since the epoch)."""
 
     id: int
-    matchers: Mapping[str, str]
+    matchers: tuple[Matcher, ...]
     author: str
     reason: str
     starts: float
     ends: float
 
     def covers(self, alert: Alert, now: float) -> bool:
-        in_time = self.starts <= now < self.ends
-        return in_time and all(alert.labels.get(name) == value for name, value in self.matchers.items())
+        return self.starts <= now < self.ends and matching.match(self.matchers, alert.labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the HTTP API and the page show it."""
+        return {
+            "id": self.id,
+            "matchers": [str(matcher) for matcher in self.matchers],
+            "author": self.author,
+            "reason": self.reason,
+            "starts": self.starts,
+            "ends": self.ends,
+        }
 
 
 def add(
-    outbox: Outbox, matchers: Mapping[str, str], *, author: str, reason: str, starts: float, ends: float
+    outbox: Outbox, matchers: Iterable[Matcher], *, author: str, reason: str, starts: float, ends: float
 ) -> Silence:
     """Write a silence. Raises ``ValueError`` where it names no label, no author, no reason or no future end."""
-    if not matchers:
-        raise ValueError("a silence needs a label to match, as in service=shop: without one it would hush everything")
-    if not author.strip() or not reason.strip():
-        raise ValueError("a silence needs an author and a reason: others must be able to ask")
-    if ends <= starts:
+    chosen = matching.chosen(tuple(matchers))
+    author, reason = particulars(author, reason, "a silence")
+    if not (math.isfinite(starts) and math.isfinite(ends) and starts < ends):
         raise ValueError("a silence needs an end after its start")
-    values = (json.dumps(dict(matchers), sort_keys=True), author, reason, starts, ends)
+    count = outbox.rows("SELECT count(*) AS n FROM silences WHERE ends > ?", starts)[0]["n"]
+    if count >= MOST:
+        raise ValueError(f"there are {count} silences already: end some, or silence more at once, as with service=shop")
     number = outbox.execute(
-        "INSERT INTO silences (matchers, author, reason, starts, ends) VALUES (?, ?, ?, ?, ?)", *values
-    )
-    return Silence(number, dict(matchers), author, reason, starts, ends)
+        "INSERT INTO silences (matchers, author, reason, starts, ends) VALUES (?, ?, ?, ?, ?)",
+        matching.dump(chosen), author, reason, starts, ends,
+    )  # fmt: skip
+    return Silence(number, chosen, author, reason, starts, ends)
 
 
-def end(outbox: Outbox, number: int, now: float) -> None:
-    """End a silence now; one that ended already stays as it is."""
+def particulars(author: str, reason: str, what: str) -> tuple[str, str]:
+    """Both as they are kept. Raises ``ValueError`` where one is missing."""
+    author, reason = " ".join(author.split())[:LONGEST_AUTHOR], " ".join(reason.split())[:LONGEST_REASON]
+    if not author or not reason:
+        raise ValueError(f"{what} needs an author and a reason: others must be able to ask")
+    return author, reason
+
+
+def end(outbox: Outbox, number: int, now: float) -> bool:
+    """End a silence now; one that ended already stays as it is. False where there is none of that number."""
     outbox.execute("UPDATE silences SET ends = min(ends, ?) WHERE id = ?", now, number)
+    return bool(outbox.rows("SELECT 1 FROM silences WHERE id = ?", number))
 
 
 def active(outbox: Outbox, now: float) -> list[Silence]:
     """The silences that hold at ``now``, oldest first."""
-    rows = outbox.rows("SELECT * FROM silences WHERE starts <= ? AND ends > ? ORDER BY id", now, now)
-    return [Silence(**{**row, "matchers": json.loads(row["matchers"])}) for row in rows]
+    return _silences(outbox, "starts <= ? AND ends > ?", now, now)
+
+
+def since(outbox: Outbox, now: float) -> list[Silence]:
+    """The silences that have not ended: those that hold, and those that begin later."""
+    return _silences(outbox, "ends > ?", now)
+
+
+def _silences(outbox: Outbox, where: str, *values: float) -> list[Silence]:
+    rows = outbox.rows(f"SELECT * FROM silences WHERE {where} ORDER BY id", *values)  # noqa: S608 (our own words)
+    return [Silence(**{**row, "matchers": matching.load(row["matchers"])}) for row in rows]

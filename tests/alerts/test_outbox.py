@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from anvil_monitor.alerts import outbox as outbox_module
-from anvil_monitor.alerts import silences
+from anvil_monitor.alerts import schema, silences
+from anvil_monitor.alerts.matchers import parse
 from anvil_monitor.alerts.model import Draft, Told
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 
@@ -209,13 +210,13 @@ def test_killed_while_it_writes(tmp_path: Path) -> None:
 def test_a_silence_needs_its_particulars(outbox: Outbox) -> None:
     """A silence without a label, an author, a reason or an end in the future is refused in words."""
     good: dict[str, Any] = {
-        "matchers": {"service": "app"},
+        "matchers": [parse("service=app")],
         "author": "Ada",
         "reason": "move",
         "starts": 0.0,
         "ends": 9.0,
     }
-    for wrong, words in (({"matchers": {}}, "label"), ({"author": " "}, "author"), ({"reason": ""}, "reason"),
+    for wrong, words in (({"matchers": []}, "label"), ({"author": " "}, "author"), ({"reason": ""}, "reason"),
                          ({"ends": 0.0}, "end")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             silences.add(outbox, **{**good, **wrong})
@@ -225,16 +226,73 @@ def test_a_silence_needs_its_particulars(outbox: Outbox) -> None:
     assert silences.active(outbox, 7.0) == []
 
 
-def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
-    """What waits in the outbox of an older version is still there, and new messages carry their payload."""
-    path = tmp_path / "outbox.sqlite3"
-    Outbox(path).close()
+FIRST_VERSION = """
+CREATE TABLE messages (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, topic TEXT NOT NULL, kind TEXT NOT NULL,
+  title TEXT NOT NULL, body TEXT NOT NULL, cause TEXT NOT NULL, created REAL NOT NULL, due REAL NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'queued', reason TEXT NOT NULL DEFAULT '',
+  finished REAL);
+CREATE INDEX messages_by_state ON messages (state, channel, topic, id);
+CREATE TABLE told (
+  topic TEXT NOT NULL, channel TEXT NOT NULL, fingerprint TEXT NOT NULL, alert TEXT NOT NULL,
+  PRIMARY KEY (topic, channel, fingerprint)) WITHOUT ROWID;
+CREATE TABLE told_at (topic TEXT NOT NULL, channel TEXT NOT NULL, at REAL NOT NULL,
+  PRIMARY KEY (topic, channel)) WITHOUT ROWID;
+CREATE TABLE accepted (key TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE silences (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, matchers TEXT NOT NULL, author TEXT NOT NULL, reason TEXT NOT NULL,
+  starts REAL NOT NULL, ends REAL NOT NULL);
+INSERT INTO messages (channel, topic, kind, title, body, cause, created, due)
+  VALUES ('team', 'app', 'failure', 'old', 'Body', '', 1, 1);
+INSERT INTO told_at VALUES ('app', 'team', 7);
+INSERT INTO silences (matchers, author, reason, starts, ends)
+  VALUES ('{"service": "app", "target": "x\\"y"}', 'Ada', 'move', 0, 100);
+PRAGMA user_version=1;
+"""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_older_version_is_taken_over(tmp_path: Path, version: int, alerts: Any) -> None:
+    """What an older version wrote is still there and means the same: messages, silences, what was told, and when."""
+    path, alert = tmp_path / "outbox.sqlite3", alerts.missed()
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("ALTER TABLE messages DROP COLUMN payload")
-        database.execute("INSERT INTO messages (channel, topic, kind, title, body, cause, created, due)"
-                         " VALUES ('team', 'app', 'failure', 'old', 'Body', '', 1, 1)")  # fmt: skip
-        database.execute("PRAGMA user_version=1")
+        database.executescript(FIRST_VERSION)
+        database.execute("INSERT INTO told VALUES ('app', 'team', ?, ?)", (alert.fingerprint, alert.to_json()))
+        for statement in [] if version == 1 else schema.MIGRATIONS[1]:
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version={version}")
         database.commit()
+    for title in ("new", "newer"):  # opened again, it is of this version
+        with contextlib.closing(Outbox(path)) as outbox:
+            outbox.record([Draft("team", "app", "failure", title, "Body", payload="{}")], [], 20.0)
+            assert outbox.told() == {("app", "team"): {alert.fingerprint: alert}}
+            assert outbox.first_told() == {alert.fingerprint: 7.0}
+            (silence,) = silences.active(outbox, 50.0)
+            assert [str(one) for one in silence.matchers] == ["service=app", r'target="x\"y"']
     with contextlib.closing(Outbox(path)) as outbox:
-        outbox.record([Draft("team", "app", "failure", "new", "Body", payload="{}")], [], 2.0)
-        assert [(one.title, one.payload) for one in outbox.ledger()] == [("new", "{}"), ("old", "")]
+        assert [(m.title, m.payload) for m in outbox.ledger()] == [("newer", "{}"), ("new", "{}"), ("old", "")]
+
+
+def test_an_old_file_becomes_what_a_new_one_is(tmp_path: Path) -> None:
+    """The migrated tables have the columns of new ones, in the same order."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "old.sqlite3")) as database:
+        database.executescript(FIRST_VERSION)
+    columns = []
+    for name in ("old.sqlite3", "new.sqlite3"):
+        with contextlib.closing(Outbox(tmp_path / name)) as outbox:
+            tables = [
+                row["name"] for row in outbox.rows("SELECT name FROM sqlite_master WHERE type='table' ORDER BY 1")
+            ]
+            columns.append({table: [row["name"] for row in outbox.rows(f"PRAGMA table_info({table})")]
+                            for table in tables})  # fmt: skip
+    assert columns[0] == columns[1]
+
+
+def test_when_an_alert_was_told_first_is_kept(outbox: Outbox, alerts: Any) -> None:
+    """Repeats and other channels do not move it; it goes with the end."""
+    alert = alerts.missed()
+    outbox.record([draft()], [Told("app", "team", (alert,), ())], 100.0)
+    outbox.record([draft()], [Told("app", "team", (alert,), ()), Told("app", "boss", (alert,), ())], 200.0)
+    assert outbox.first_told() == {alert.fingerprint: 100.0}
+    outbox.record([draft()], [Told("app", channel, (), (alert.fingerprint,)) for channel in ("team", "boss")], 300.0)
+    assert outbox.first_told() == {}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from anvil_monitor.alerts import inhibition, silences
+from anvil_monitor.alerts.matchers import parse
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.pipeline import STAGES, Pipeline
@@ -158,7 +159,7 @@ def test_a_silence_holds_back_firings_only(build: Any, outbox: Outbox, clock: An
     pipeline, known, new = build(), alerts.missed(), alerts.missed("memory", title="Server memory")
     clock.now += 2
     pipeline.update([known])
-    silences.add(outbox, {"service": "app"}, author="Ada", reason="move", starts=clock.now, ends=clock.now + 600)
+    silences.add(outbox, [parse("service=app")], author="Ada", reason="move", starts=clock.now, ends=clock.now + 600)
     clock.now += 60
     pipeline.update([known, new])
     assert len(titles(outbox)) == 1
