@@ -6,94 +6,48 @@ neither scrapes nor the page.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from . import apistatus, apisyntax
+from .answers import Pairs
 from .apistate import Sources, alerts, rules, targets
+from .endpoints import Endpoint, Handler, Quick
 from .parameters import TIMED_OUT, Answer, ApiError, Parameters, cut, invalid
 from .promql import Engine, Matrix, QueryError, Scalar, Text, Value, Vector
 from .promql.nodes import kind
 from .promql.parse import parse
 from .promql.values import number_text, plain_text
-from .samples import Labels, Matcher, Series
+from .samples import Labels, Matcher
 
 MOST_POINTS: Final = 11_000
 KIND_WORDS: Final = {"matrix": "range vector", "string": "string", "vector": "instant vector", "scalar": "scalar"}
 
 
-Handler = Callable[[Sources, Parameters], Any]
-
-
 def routes(sources: Sources) -> list[Route]:
-    """The endpoints, as Starlette routes below ``/api/v1``."""
+    """The endpoints, as Starlette routes below ``/api/v1``; those that are asked most come first."""
     both, get = ["GET", "POST"], ["GET"]
-    table: list[tuple[str, list[str], Handler]] = [
-        ("query", both, query),
-        ("query_range", both, query_range),
-        ("series", both, series),
-        ("labels", both, labels),
-        ("query_exemplars", both, exemplars),
-        ("format_query", both, apisyntax.format_query),
-        ("parse_query", both, apisyntax.parse_query),
-        ("rules", get, rules),
-        ("alerts", get, alerts),
-        ("targets", get, targets),
-        *((path, get, run) for path, run in apistatus.ENDPOINTS.items()),
+    table: list[tuple[str, list[str], Handler, Quick | None]] = [
+        ("query", both, query, Quick()),
+        ("query_range", both, query_range, None),
+        ("series", both, series, None),
+        ("labels", both, labels, None),
+        ("label/{name}/values", get, label_values, None),
+        ("query_exemplars", both, exemplars, None),
+        ("format_query", both, apisyntax.format_query, None),
+        ("parse_query", both, apisyntax.parse_query, None),
+        ("rules", get, rules, None),
+        ("alerts", get, alerts, None),
+        ("targets", get, targets, None),
+        *((path, get, run, None) for path, run in apistatus.ENDPOINTS.items()),
     ]
-    made = [Route(f"/api/v1/{path}", _endpoint(sources, run), methods=methods) for path, methods, run in table]
-
-    async def values(request: Request) -> Response:
-        name = request.path_params["name"]
-        return await _answer(request, sources, lambda sources, parameters: label_values(sources, parameters, name))
-
-    return [*made, Route("/api/v1/label/{name}/values", values, methods=get)]
-
-
-def _endpoint(sources: Sources, run: Handler) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        return await _answer(request, sources, run)
-
-    return endpoint
-
-
-async def _answer(request: Request, sources: Sources, run: Handler) -> Response:
-    def work(parameters: Parameters) -> bytes:
-        found = run(sources, parameters)
-        answer = found if isinstance(found, Answer) else Answer(found)
-        notes = {"warnings": list(answer.warnings), "infos": list(answer.infos)}
-        said = {name: texts for name, texts in notes.items() if texts}
-        return encode({"status": "success", "data": answer.data, **said})
-
-    try:
-        parameters = await Parameters.of(request)
-        body = await asyncio.get_running_loop().run_in_executor(sources.executor, work, parameters)
-    except ApiError as error:
-        return failure(error.kind, str(error), error.status)
-    except QueryError as error:
-        wrong = ApiError(error.kind, error.message)
-        return failure(wrong.kind, str(wrong), wrong.status)
-    except RuntimeError as error:  # the executor has been shut down: we are on our way out
-        return failure("unavailable", str(error), 503)
-    return Response(body, media_type="application/json")
-
-
-def failure(kind: str, message: str, status: int) -> Response:
-    """The error envelope."""
-    body = encode({"status": "error", "errorType": kind, "error": message})
-    return Response(body, status_code=status, media_type="application/json")
-
-
-def encode(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return [
+        Route(f"/api/v1/{path}", Endpoint(sources, run, quick), methods=methods) for path, methods, run, quick in table
+    ]
 
 
 def query(sources: Sources, parameters: Parameters) -> Any:
@@ -101,7 +55,7 @@ def query(sources: Sources, parameters: Parameters) -> Any:
     limit, run = parameters.limit(), _Run(sources, parameters)
     text = parameters.text("query")
     _parsed(text, "query")
-    return run.answer(lambda engine, timeout: engine.instant(text, at, timeout=timeout), limit)
+    return run.answer(lambda engine, limits: engine.instant(text, at, **limits), limit)
 
 
 def query_range(sources: Sources, parameters: Parameters) -> Any:
@@ -123,7 +77,7 @@ def query_range(sources: Sources, parameters: Parameters) -> Any:
     if found in ("matrix", "string"):
         words = f'invalid expression type "{KIND_WORDS[found]}" for range query, must be Scalar or instant Vector'
         raise ApiError("bad_data", words)
-    return run.answer(lambda engine, timeout: engine.range(text, start, end, step, timeout=timeout), limit)
+    return run.answer(lambda engine, limits: engine.range(text, start, end, step, **limits), limit)
 
 
 class _Run:
@@ -131,14 +85,15 @@ class _Run:
 
     def __init__(self, sources: Sources, parameters: Parameters) -> None:
         asked, lookback = parameters.timeout(), parameters.lookback()
-        self._timeout = sources.query_timeout if asked is None else min(asked, sources.query_timeout)
+        bounds = (each for each in (asked, parameters.patience, sources.query_timeout) if each is not None)
+        self._limits = {"timeout": min(bounds), "cancel": parameters.cancel}
         self._engine = sources.engine if lookback is None else Engine(sources.store, lookback=lookback)
         self._stats = bool(parameters.text("stats"))
 
-    def answer(self, ask: Callable[[Engine, float], Value], limit: int | None) -> Answer:
+    def answer(self, ask: Callable[[Engine, dict[str, Any]], Value], limit: int | None) -> Answer:
         begin = time.perf_counter()
         try:
-            value = ask(self._engine, self._timeout)
+            value = ask(self._engine, self._limits)
         except QueryError as error:
             raise ApiError(error.kind, TIMED_OUT if error.kind == "timeout" else error.message) from None
         taken = time.perf_counter() - begin
@@ -169,18 +124,9 @@ def _many(value: Vector | Matrix, limit: int | None) -> Answer:
         elements = [{"metric": dict(one.labels), "value": _pair(one.time, one.value)} for one in found.data]
         return Answer({"resultType": "vector", "result": elements}, found.warnings)
     found = cut(value.series, limit)
-    times: dict[int, list[float]] = {}  # of arrays, by identity: complete series share theirs
-    elements = [_series(each, times) for each in found.data]
+    pairs = Pairs()
+    elements = [{"metric": dict(each.labels), "values": pairs.of(each)} for each in found.data]
     return Answer({"resultType": "matrix", "result": elements}, found.warnings)
-
-
-def _series(series: Series, times: dict[int, list[float]]) -> dict[str, Any]:
-    seconds = times.get(id(series.timestamps))
-    if seconds is None:
-        seconds = [ms / 1000 if ms % 1000 else ms // 1000 for ms in series.timestamps.tolist()]
-        times[id(series.timestamps)] = seconds
-    texts = map(number_text, series.values.tolist())
-    return {"metric": dict(series.labels), "values": list(zip(seconds, texts, strict=True))}
 
 
 def _pair(at: float, value: float) -> list[Any]:
@@ -216,7 +162,8 @@ def labels(sources: Sources, parameters: Parameters) -> Any:
     return cut(sorted({name for each in found for name, _ in each}), limit)
 
 
-def label_values(sources: Sources, parameters: Parameters, name: str) -> Any:
+def label_values(sources: Sources, parameters: Parameters) -> Any:
+    name = parameters.path["name"]
     if name.startswith("U__"):
         name = apisyntax.unescape(name)
     elif not name.replace("_", "a").isalnum() or not name.isascii() or name[0].isdigit():

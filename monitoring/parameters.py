@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
+from starlette.types import Receive, Scope
 
 from .promql import QueryError
 from .promql.nodes import Selector
@@ -38,6 +40,7 @@ STATUS: Final = {
 
 TRUNCATED: Final = "results truncated due to limit"
 TIMED_OUT: Final = "query timed out in query execution"
+NOTHING: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +64,48 @@ class ApiError(Exception):
         return STATUS[self.kind]
 
 
-class Parameters:
-    """Query string and form together; a parameter given twice keeps its first value, except where all are asked for."""
+class Left(Exception):  # noqa: N818  not an error
+    """The client has left: nobody waits for an answer."""
 
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+
+class Parameters:
+    """Query string and form together; a parameter given twice keeps its first value, except where all are asked for.
+
+    ``path``: what stands for the variable parts of the path. Whoever asks may set ``cancel`` when the answer is no
+    longer wanted, and ``patience``, how many seconds it may take at most.
+    """
+
+    def __init__(self, pairs: list[tuple[str, str]], path: Mapping[str, str] = NOTHING) -> None:
         self._pairs = pairs
+        self.path = path
+        self.cancel = threading.Event()
+        self.patience: float | None = None
 
     @classmethod
     async def of(cls, request: Request) -> Parameters:
-        """Raises :class:`ApiError` for a body that is too long, no form or no text."""
-        pairs = list(request.query_params.multi_items())
-        if request.method == "POST":
+        """See ``read``."""
+        return await cls.read(request.scope, request.receive)
+
+    @classmethod
+    async def read(cls, scope: Scope, receive: Receive) -> Parameters:
+        """Raises :class:`ApiError` for a body that is too long, no form or no text, :class:`Left` for half a body."""
+        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if scope["method"] == "POST":
             body = bytearray()
-            async for part in request.stream():
-                body += part
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Left
+                body += message.get("body", b"")
                 if len(body) > BODY_LIMIT:
                     raise ApiError("bad_data", f"error parsing form values: more than {BODY_LIMIT} bytes")
+                more = message.get("more_body", False)
             try:
                 pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=1000) + pairs
             except ValueError as error:
                 raise ApiError("bad_data", f"error parsing form values: {error}") from None
-        return cls(pairs)
+        return cls(pairs, scope.get("path_params", NOTHING))
 
     def text(self, name: str, default: str = "") -> str:
         return next((value for key, value in self._pairs if key == name), default)

@@ -24,7 +24,8 @@ from anvil_monitor.alerts.outbox import OutboxError
 from anvil_monitor.exporter import names
 from anvil_monitor.exporter.exposition import CONTENT_TYPE, Family, render
 
-from .api import encode, failure
+from .answers import encode
+from .endpoints import failure
 from .overview import Overview
 from .parameters import ApiError, Parameters
 

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from anvil_monitor.monitoring import api, serving
+from anvil_monitor.monitoring.answers import encode
 from anvil_monitor.monitoring.apistate import Sources
 from anvil_monitor.monitoring.history.history import History
 from anvil_monitor.monitoring.history.joined import HistoryStore
@@ -70,7 +71,7 @@ def application(store: Store, loaded: dict[str, Any], threads: Threads) -> Starl
     def inside(request: Request) -> Response:
         parameters, run = Parameters(request.query_params.multi_items()), getattr(api, request.path_params["what"])
         before = time.thread_time()
-        api.encode({"status": "success", "data": run(sources, parameters).data})
+        encode({"status": "success", "data": run(sources, parameters).data})
         return Response(str(time.thread_time() - before))
 
     def told(request: Request) -> Response:

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from ..samples import Series
+from ..samples import Integers, Series
 from . import nodes
 from .evaluate import evaluate, windows_of
 from .frame import Frame, merge
@@ -114,11 +114,13 @@ class Engine:
         series = []
         values, present = np.ascontiguousarray(frame.values), np.ascontiguousarray(frame.present)
         complete: list[bool] = np.all(present, axis=1).tolist()
+        times: dict[bytes, Integers] = {}  # series with the same gaps share theirs: whoever writes them does so once
         for row, labels in enumerate(frame.labels):
             if complete[row]:
                 series.append(Series(labels, steps, values[row]))
             elif (there := present[row]).any():
-                series.append(Series(labels, steps[there], values[row, there]))
+                pattern = there.tobytes()
+                series.append(Series(labels, times.setdefault(pattern, steps[there]), values[row, there]))
         return Matrix(sorted(series, key=lambda one: one.labels), *notes.told())
 
     def _context(

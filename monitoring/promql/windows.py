@@ -24,7 +24,7 @@ PATTERNS = 8
 """Series with the same gaps share a block; series with gaps of their own beyond so many patterns share a ragged one."""
 
 NARROW = 16
-"""Blocks with fewer series are put into one, when there are more than ``PATTERNS`` of them."""
+"""Blocks with fewer series are put into one, when there are more than ``PATTERNS`` of them, or two and a single step."""
 
 OVERLAP = 64
 """How often a sample may be looked at, one window after the other; above, sums of powers of two are formed first."""
@@ -226,7 +226,7 @@ def blocks_of(
         else:
             found += split(place, panel.times, panel.values, there, lower, upper)
     narrow = [block for block in found if block.values.shape[1] < NARROW]
-    if len(narrow) > PATTERNS:
+    if len(narrow) > (PATTERNS if len(lower) > 1 else 1):
         found = [block for block in found if block.values.shape[1] >= NARROW]
         found.append(_stacked(narrow))
     return found
