@@ -29,13 +29,17 @@ MOST_STEPS: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a template may speak of: the labels of the element (with ``__name__``) and its value."""
+    """What a template may speak of: the labels of the element (with ``__name__``), its value, and what is around it.
+
+    ``at``: the instant of the evaluation, in Unix seconds.
+    """
 
     labels: Mapping[str, str]
     value: float
     external_labels: Mapping[str, str] = field(default_factory=dict)
     external_url: str = ""
     query: Query | None = None
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +51,24 @@ class Template:
     def expand(self, data: Data) -> str:
         """The text. What goes wrong becomes the text ``<error expanding template: …>``, as in Prometheus: a
         mistake in an annotation must never keep an alert from being sent."""
-        written = Written()
-        scope = Scope(
-            None,
-            [
-                ("$labels", data.labels),
-                ("$externalLabels", data.external_labels),
-                ("$externalURL", data.external_url),
-                ("$value", data.value),
-            ],
-            data.query,
-        )
+        variables = {
+            "$labels": data.labels,
+            "$externalLabels": data.external_labels,
+            "$externalURL": data.external_url,
+            "$value": data.value,
+        }
         try:
-            _write(self.nodes, scope, written)
-        except (ValueError, IndexError, TypeError, OverflowError) as error:
+            return self.fill(variables, data.query)
+        except ValueError as error:
             return f"<error expanding template: {error}>"
+
+    def fill(self, variables: Mapping[str, GoValue], query: Query | None = None) -> str:
+        """The text with these variables. Raises ``ValueError`` for what goes wrong."""
+        written = Written()
+        try:
+            _write(self.nodes, Scope(None, list(variables.items()), query), written)
+        except (IndexError, TypeError, OverflowError) as error:
+            raise ValueError(str(error)) from None
         return "".join(written.pieces)
 
 

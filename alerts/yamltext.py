@@ -119,7 +119,9 @@ class Node:
         return str(self.node.value)
 
     def duration(self) -> float:
-        """Seconds; 0 when it is no duration (and a problem)."""
+        """Seconds; 0 when it is no duration (and a problem) or nothing is said."""
+        if self.empty:
+            return 0.0
         text = self.text()
         try:
             return parse_duration(text)

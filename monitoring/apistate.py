@@ -76,7 +76,7 @@ def rules(sources: Sources, parameters: Parameters) -> Any:
                 "file": group.file,
                 "rules": members,
                 "interval": int(group.interval) if group.interval.is_integer() else group.interval,
-                "limit": 0,
+                "limit": group.limit,
                 "evaluationTime": state.duration,
                 "lastEvaluation": rfc3339(state.evaluated_at),
             }

@@ -16,7 +16,8 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +34,7 @@ from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
 from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import api, apistate, federate, remotewrite, selfmetrics, serving, terminal, userrules, web
+from . import api, apistate, federate, holdingapi, remotewrite, selfmetrics, serving, terminal, userrules, web
 from .history.history import History, HistoryError
 from .history.joined import MEMORY, HistoryStore
 from .overview import Overview
@@ -94,8 +95,8 @@ async def run(
             board.update(at, engine.instant, engine.range, rules.alerts())
             look[0] = pipeline.update(_alerts(rules))
 
-        def expand(text: str, labels: Mapping[str, str], value: float, query: templates.Query) -> str:
-            return templates.expand(text, labels, value, query=query)
+        def expand(text: str, data: templates.Data) -> str:
+            return templates.parse(text).expand(replace(data, external_url=configuration.monitor.address))
 
         groups = [*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups]
         rules = RuleManager(
@@ -131,7 +132,8 @@ async def run(
 
         # What is pushed comes to the monitor's own address, and to the one where senders look first.
         written = remotewrite.Receiver(store, write_thread, clock).route()
-        served = [*api.routes(sources), federate.route(sources), written, *routes(collector)]
+        held = holdingapi.routes(outbox, clock, own_thread)
+        served = [*api.routes(sources), federate.route(sources), written, *routes(collector), *held]
         app = web.create_app(overview, served, collect, own_thread, token)
         pushed, no_otlp = serving.bind_otlp(configuration)
         shown = stack.enter_context(contextlib.closing((view or _terminal)(url)))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from anvil_monitor.alerts import templates
-from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
+from anvil_monitor.alerts.rulefile import Alerting, Group, Recording, Rule
 
 from .promql import QueryError, Scalar, Value, Vector
 from .samples import STALE_NAN, Labels
@@ -30,10 +30,11 @@ logger = logging.getLogger(__name__)
 RESOLVED_RETENTION = 15 * 60.0
 
 Batch: TypeAlias = list[tuple[Labels, float]]
+Result: TypeAlias = Sequence[tuple[Labels, float]]
 Query: TypeAlias = Callable[[str, float], Value]
 Write: TypeAlias = Callable[[int, Batch], object]
 Restore: TypeAlias = Callable[[Group, "GroupState", float], object]
-Expand: TypeAlias = Callable[[str, Mapping[str, str], float, templates.Query], str]
+Expand: TypeAlias = Callable[[str, templates.Data], str]
 
 
 class State(enum.StrEnum):
@@ -105,33 +106,51 @@ class RuleError(Exception):
 def evaluate(group: Group, state: GroupState, at: float, query: Query, write: Write, expand: Expand) -> None:
     """Evaluate the rules of ``group`` in order at ``at`` (Unix seconds); each rule sees what those before it wrote.
 
-    A rule that fails keeps its last state and writes nothing, not even stale markers; the next rule goes on.
+    A rule that fails keeps its last state and writes nothing, not even stale markers; the next rule goes on. The
+    group's ``query_offset`` is taken off the time that is asked for and written at, not off that of its alerts.
     """
     begin = time.perf_counter()
     for rule, memory in zip(group.rules, state.rules, strict=True):
         start = time.perf_counter()
         try:
-            if isinstance(rule, Alerting):
-                batch = _alerting(rule, memory, at, query, expand)
-            else:
-                batch = _recording(rule, at, query)
+            _write(_samples(rule, group, memory, at, query, expand), memory, at - group.query_offset, write)
         except (RuleError, QueryError) as error:
             memory.health, memory.error = "err", str(error)
         except Exception as error:  # noqa: BLE001  a defect in one rule's evaluation must not end the others
             memory.health, memory.error = "err", f"{type(error).__name__}: {error}"
         else:
             memory.health, memory.error = "ok", ""
-            present = frozenset(labels for labels, _ in batch)
-            batch += [(labels, STALE_NAN) for labels in sorted(memory.written - present)]
-            write(round(at * 1000), batch)
-            memory.written = present
         memory.evaluated_at, memory.duration = at, time.perf_counter() - start
     state.evaluated_at, state.duration = at, time.perf_counter() - begin
 
 
-def _recording(rule: Recording, at: float, query: Query) -> Batch:
+def _write(batch: Batch, memory: RuleState, at: float, write: Write) -> None:
+    """Store what a rule gave, and end the series that it gave last time and not now."""
+    present = frozenset(labels for labels, _ in batch)
+    batch += [(labels, STALE_NAN) for labels in sorted(memory.written - present)]
+    write(round(at * 1000), batch)
+    memory.written = present
+
+
+def _samples(rule: Rule, group: Group, memory: RuleState, at: float, query: Query, expand: Expand) -> Batch:
+    """What ``rule`` gives at ``at``. Raises RuleError and QueryError."""
+    found = _vector(query(rule.expr, at - group.query_offset))
+    if isinstance(rule, Recording):
+        batch = _recording(rule, found)
+        if 0 < group.limit < len(batch):
+            raise RuleError(f"exceeded limit of {group.limit} with {len(batch)} series")
+        return batch
+    batch = _alerting(rule, memory, at, found, query, expand)
+    active = sum(alert.state is not State.INACTIVE for alert in memory.alerts.values())
+    if 0 < group.limit < active:
+        memory.alerts.clear()
+        raise RuleError(f"exceeded limit of {group.limit} with {active} alerts")
+    return batch
+
+
+def _recording(rule: Recording, found: Result) -> Batch:
     batch: Batch = []
-    for labels, value in _vector(query(rule.expr, at)):
+    for labels, value in found:
         merged = {**dict(labels), "__name__": rule.record, **rule.labels}
         batch.append((_labels(merged), value))
     if len({labels for labels, _ in batch}) != len(batch):
@@ -139,8 +158,8 @@ def _recording(rule: Recording, at: float, query: Query) -> Batch:
     return batch
 
 
-def _alerting(rule: Alerting, memory: RuleState, at: float, query: Query, expand: Expand) -> Batch:
-    found = _found(rule, at, query, expand)
+def _alerting(rule: Alerting, memory: RuleState, at: float, result: Result, query: Query, expand: Expand) -> Batch:
+    found = _found(rule, at, result, query, expand)
     for labels, alert in found.items():
         known = memory.alerts.get(labels)
         if known is not None and known.state is not State.INACTIVE:
@@ -167,19 +186,20 @@ def _alerting(rule: Alerting, memory: RuleState, at: float, query: Query, expand
     return batch
 
 
-def _found(rule: Alerting, at: float, query: Query, expand: Expand) -> dict[Labels, ActiveAlert]:
+def _found(rule: Alerting, at: float, result: Result, query: Query, expand: Expand) -> dict[Labels, ActiveAlert]:
     """The result's elements as fresh alerts. Templates see the element's own labels, its name included."""
     found: dict[Labels, ActiveAlert] = {}
 
     def ask(expr: str) -> list[templates.Element]:
         return [templates.Element(dict(labels), value) for labels, value in _vector(query(expr, at))]
 
-    for element, value in _vector(query(rule.expr, at)):
+    for element, value in result:
         original = dict(element)
+        data = templates.Data(original, value, query=ask, at=at)
 
-        def fill(text: str, original: dict[str, str] = original, value: float = value) -> str:
+        def fill(text: str, data: templates.Data = data) -> str:
             try:
-                return expand(text, original, value, ask) if "{{" in text else text
+                return expand(text, data) if "{{" in text else text
             except Exception as error:  # noqa: BLE001  as in Prometheus: a bad template never silences its alert
                 return f"<error expanding template: {error}>"
 
@@ -210,7 +230,7 @@ def _series(alert: ActiveAlert) -> Batch:
     ]
 
 
-def _vector(value: Value) -> Sequence[tuple[Labels, float]]:
+def _vector(value: Value) -> Result:
     if isinstance(value, Vector):
         return [(sample.labels, sample.value) for sample in value.samples]
     if isinstance(value, Scalar):
@@ -224,7 +244,7 @@ def _labels(labels: Mapping[str, str]) -> Labels:
 
 def slot_offset(group: Group) -> float:
     """Where in its interval a group runs: groups of one interval are spread, and always at the same instants."""
-    return zlib.crc32(group.name.encode()) % max(1, round(group.interval * 1000)) / 1000
+    return zlib.crc32(f"{group.file}\0{group.name}".encode()) % max(1, round(group.interval * 1000)) / 1000
 
 
 def next_slot(now: float, interval: float, offset: float) -> float:

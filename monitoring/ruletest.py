@@ -7,6 +7,7 @@ store, the PromQL engine and the rule manager that ``anvil-monitor up`` is made 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from anvil_monitor.alerts import promtest, templates
@@ -32,17 +33,22 @@ def run_text(text: str, path: Path) -> list[promtest.Failure]:
 def run_file(file: promtest.TestFile) -> list[promtest.Failure]:
     """As :func:`run`, for tests that are read already."""
     groups = file.groups()
-    return promtest.run(file, lambda file, test: Embedded(groups, file.evaluation_interval, test.external_labels))
+    return promtest.run(
+        file,
+        lambda file, test: Embedded(groups, file.evaluation_interval, test.external_labels, test.external_url),
+    )
 
 
 class Embedded:
     """One test's store, engine and rule state."""
 
-    def __init__(self, groups: Sequence[Group], interval: float, external_labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, groups: Sequence[Group], interval: float, external_labels: Mapping[str, str], external_url: str = ""
+    ) -> None:
         self._store = Store()
         self._engine = Engine(self._store, subquery_step=interval)
         self._groups = [(group, GroupState.of(group)) for group in groups]
-        self._external_labels = external_labels
+        self._external_labels, self._external_url = external_labels, external_url
 
     def append(self, at: float, samples: Sequence[tuple[Labels, float | Stale]]) -> None:
         batch = [(labels, STALE_NAN if isinstance(value, Stale) else value) for labels, value in samples]
@@ -55,8 +61,9 @@ class Embedded:
                 if rule.health == "err":
                     raise RuleError(rule.error)
 
-    def _expand(self, text: str, labels: Mapping[str, str], value: float, query: templates.Query) -> str:
-        return templates.expand(text, labels, value, self._external_labels, query)
+    def _expand(self, text: str, data: templates.Data) -> str:
+        outside = replace(data, external_labels=self._external_labels, external_url=self._external_url)
+        return templates.parse(text).expand(outside)
 
     def firing(self) -> Iterable[tuple[Mapping[str, str], Mapping[str, str]]]:
         for _, state in self._groups:

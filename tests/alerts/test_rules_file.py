@@ -82,6 +82,20 @@ groups:
     assert [dict(rule.labels) for rule in group.rules] == [{"team": "own", "area": "b"}, {"team": "a", "area": "b"}]
 
 
+def test_limit_and_offset_of_a_group_are_read_and_written() -> None:
+    """``limit`` and Prometheus 3's ``query_offset``; nothing, 0 and an empty field mean none of them."""
+    text = (
+        "groups:\n- {name: a, limit: 5, query_offset: 1m30s}\n- {name: b, limit: , query_offset: }\n"
+        "- {name: c, limit: -1}"
+    )
+    groups = rulefile.load(text, PATH)
+    assert [(group.limit, group.query_offset) for group in groups] == [(5, 90.0), (0, 0.0), (-1, 0.0)]
+    written = rulefile.dump(groups)
+    assert rulefile.load(written, PATH) == groups
+    assert written.count("limit") == 2
+    assert written.count("query_offset") == 1
+
+
 MISTAKES = {
     "unknown field at the top": ("groupz: []", 1, "did you mean 'groups'"),
     "unknown field in a group": ("groups:\n- name: g\n  intervall: 1m\n  rules: []", 3, "did you mean 'interval'"),
@@ -91,8 +105,9 @@ MISTAKES = {
         "did you mean 'for'",
     ),
     "a Thanos field": ("groups:\n- name: g\n  partial_response_strategy: abort\n  rules: []", 3, "Thanos"),
-    "a limit": ("groups:\n- name: g\n  limit: 5\n  rules: []", 3, "limit of group 'g' is not supported"),
-    "a query offset": ("groups:\n- name: g\n  query_offset: 1m\n  rules: []", 3, "query_offset"),
+    "a limit in words": ("groups:\n- name: g\n  limit: five\n  rules: []", 3, "limit 'five' is no whole number"),
+    "a limit in quotes": ("groups:\n- name: g\n  limit: '5'\n  rules: []", 3, "limit '5' is no whole number"),
+    "a query offset": ("groups:\n- name: g\n  query_offset: soon\n  rules: []", 3, "no duration"),
     "no group name": ("groups:\n- rules: []", 2, "no name"),
     "a group twice": ("groups:\n- name: g\n- name: g", 3, "given twice"),
     "a key twice": ("groups:\n- name: g\n  name: h", 3, "given twice"),
@@ -145,14 +160,14 @@ def test_a_mistake_is_named_with_its_line(text: str, line: int, says: str) -> No
     assert len(caught.value.problems) <= 2
 
 
-# Refused here only: a limit and a second document are not acted on, and templates are a subset.
-OURS = ("a limit", "two documents", "a template that is not known")
+# Refused here only: a second document is not acted on, and templates are a subset.
+OURS = ("two documents", "a template that is not known")
 
 
 @pytest.mark.needs("promtool")
 @pytest.mark.parametrize("name", sorted(set(MISTAKES) - set(OURS)))
 def test_promtool_refuses_it_too(tmp_path: Path, name: str) -> None:
-    """What is refused here is refused by Prometheus 2.42 as well, but for the three that are listed."""
+    """What is refused here is refused by Prometheus 2.42 as well, but for those that are listed."""
     path = tmp_path / "rules.yml"
     path.write_text(MISTAKES[name][0], encoding="utf-8")
     done = subprocess.run(["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False)

@@ -39,6 +39,7 @@ groups:
     annotations: {summary: "it is {{ $value }}"}
 - name: h
   interval: 1h
+  limit: 7
   rules:
   - alert: Other
     expr: vector(1)

@@ -28,7 +28,7 @@ class Life:
     def at(self, at: float, value: float = 9.0, grace: float = 0.0) -> ActiveAlert | None:
         self.store.append(round(at * 1000), [(labels_of(__name__="x", service="shop"), value)])
         write = self.store.append
-        evaluate(self.group, self.state, at, self.engine.instant, write, lambda text, labels, value, query: text)
+        evaluate(self.group, self.state, at, self.engine.instant, write, lambda text, data: text)
         self.evaluations += 1
         if self.evaluations == 2:
             restore(self.group, self.state, at, self.store.select, grace)

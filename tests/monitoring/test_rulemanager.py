@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from anvil_monitor.alerts import templates
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording, Rule
 from anvil_monitor.monitoring.promql import Engine, QueryError, Sample, Scalar, Text, Value, Vector
 from anvil_monitor.monitoring.rulemanager import (
@@ -36,11 +37,17 @@ class Play:
     written: dict[Labels, float] = field(default_factory=dict)
     state: GroupState = field(init=False)
 
+    limit: int = 0
+    offset: float = 0.0
+    asked: list[float] = field(default_factory=list)
+    written_at: list[float] = field(default_factory=list)
+
     def __post_init__(self) -> None:
-        self.group = Group("g", 5.0, self.rules)
+        self.group = Group("g", 5.0, self.rules, limit=self.limit, query_offset=self.offset)
         self.state = GroupState.of(self.group)
 
     def query(self, expr: str, at: float) -> Value:
+        self.asked.append(at)
         if isinstance(self.result, Exception):
             raise self.result
         if isinstance(self.result, list):
@@ -49,14 +56,13 @@ class Play:
 
     def write(self, time_ms: int, batch: Result) -> None:
         self.written |= dict(batch)
+        self.written_at.append(time_ms / 1000)
 
     def at(self, at: float, result: Result | Value | Exception | None = None) -> RuleState:
         if result is not None:
             self.result = result
         self.written = {}
-        evaluate(
-            self.group, self.state, at, self.query, self.write, lambda text, labels, value, query: f"{labels}{value:g}"
-        )
+        evaluate(self.group, self.state, at, self.query, self.write, lambda text, data: f"{data.labels}{data.value:g}")
         return self.state.rules[0]
 
     def alerts(self) -> dict[str, float]:
@@ -241,7 +247,7 @@ def test_rules_of_a_group_see_each_other() -> None:
     )
     group = Group("g", 5.0, rules)
     state = GroupState.of(group)
-    evaluate(group, state, 100.0, engine.instant, store.append, lambda text, labels, value, query: text)
+    evaluate(group, state, 100.0, engine.instant, store.append, lambda text, data: text)
     assert [rule.health for rule in state.rules] == ["ok", "err", "ok"]
     assert state.rules[2].state == "firing"
     assert engine.instant("ALERTS", 100.0) == Vector(
@@ -249,15 +255,110 @@ def test_rules_of_a_group_see_each_other() -> None:
     )
 
 
+def series(*names: str) -> Result:
+    return [(labels_of(__name__="x", service=name), 1.0) for name in names]
+
+
+def test_a_recording_rule_over_its_limit_stores_nothing() -> None:
+    """More series than `limit`: an error in Prometheus's words, nothing written, no series ended."""
+    play = Play((Recording("r:x", "x"),), limit=2)
+    assert play.at(100, series("a", "b")).health == "ok"
+    state = play.at(105, series("a", "b", "c"))
+    assert (state.health, state.error, play.written) == ("err", "exceeded limit of 2 with 3 series", {})
+    play.at(110, series("a"))
+    assert {dict(labels)["service"]: math.isnan(value) for labels, value in play.written.items()} == {
+        "a": False,
+        "b": True,
+    }
+
+
+def test_an_alerting_rule_over_its_limit_loses_its_alerts() -> None:
+    """More active alerts than `limit`: all of them are dropped, and begin anew when there are fewer."""
+    play = Play((Alerting("Bad", "x", hold=10),), limit=2)
+    play.at(100, series("a", "b"))
+    state = play.at(105, series("a", "b", "c"))
+    assert (state.health, state.error) == ("err", "exceeded limit of 2 with 3 alerts")
+    assert (state.alerts, play.written) == ({}, {})
+    state = play.at(110, series("a", "b"))
+    assert [(alert.state, alert.active_at) for alert in state.alerts.values()] == [("pending", 110), ("pending", 110)]
+
+
+def test_only_active_alerts_count_against_the_limit() -> None:
+    """Pending, firing and kept ones do; one that has ended does not."""
+    play = Play((Alerting("Bad", "x"),), limit=1)
+    play.at(100, series("a"))
+    assert play.at(105, series("b")).health == "ok"
+    kept = Play((Alerting("Bad", "x", keep=60),), limit=1)
+    kept.at(100, series("a"))
+    assert kept.at(105, series("b")).error == "exceeded limit of 1 with 2 alerts"
+
+
+def test_a_limit_below_zero_is_none() -> None:
+    """As in Prometheus, where only a limit above 0 limits."""
+    assert Play((Alerting("Bad", "x"),), limit=-1).at(100, series("a", "b")).health == "ok"
+
+
+def test_a_query_offset_moves_what_is_asked_and_written_and_no_alert() -> None:
+    """The query and the samples are as of ts - query_offset, stale markers too; ActiveAt and `for` go by ts."""
+    play = Play((Alerting("Bad", "x", hold=10),), offset=60)
+    (alert,) = play.at(100, ON).alerts.values()
+    assert (alert.active_at, play.asked, play.written_at) == (100, [40], [40])
+    assert play.written[labels_of(__name__="ALERTS_FOR_STATE", service="a", alertname="Bad")] == 100
+    assert play.at(110).state == "firing"
+    play.at(115, OFF)
+    assert play.written_at == [40, 50, 55]
+    assert math.isnan(play.alerts()["firing"])
+
+
+def test_a_recorded_series_with_an_offset_is_where_its_data_is() -> None:
+    """The recorded sample has the time that was asked for; `query` in a template asks as of the evaluation."""
+    store = Store()
+    for at in range(0, 100, 10):
+        store.append(at * 1000, [(labels_of(__name__="x"), float(at))])
+    engine = Engine(store)
+    rules = (Recording("r:x", "x"), Alerting("Bad", "x", annotations={"summary": '{{ query "x" | first | value }}'}))
+    group = Group("g", 5.0, rules, query_offset=60)
+    state = GroupState.of(group)
+    evaluate(group, state, 90.0, engine.instant, store.append, lambda text, data: templates.parse(text).expand(data))
+    assert engine.instant("r:x", 35.0) == Vector([Sample(labels_of(__name__="r:x"), 35.0, 30.0)])
+    assert engine.instant("r:x", 25.0) == Vector([])
+    (alert,) = state.rules[1].alerts.values()
+    assert (alert.value, alert.annotations) == (30.0, {"summary": "90"})
+
+
+def test_a_write_that_fails_fails_its_rule_alone() -> None:
+    """What cannot be stored is an error of that rule; the next rule goes on, and nothing counts as written."""
+    group = Group("g", 5.0, (Recording("a", "x"), Alerting("Bad", "x")))
+    state = GroupState.of(group)
+
+    def full(time_ms: int, batch: Result) -> None:
+        if ("__name__", "a") in batch[0][0]:
+            raise OSError("no space left on device")
+
+    evaluate(group, state, 1.0, lambda e, t: Vector([Sample((), t, 1.0)]), full, lambda text, data: text)
+    assert [rule.health for rule in state.rules] == ["err", "ok"]
+    assert "no space left" in state.rules[0].error
+    assert state.rules[0].written == frozenset()
+
+
 def test_slots_are_fixed_instants() -> None:
     """A group runs at k * interval + its own offset, whenever the monitor was started."""
     group = Group("g", 5.0, ())
     offset = slot_offset(group)
     assert 0 <= offset < 5
+    assert offset == slot_offset(Group("g", 5.0, ()))
     for now in (0.0, 1.0, 1e9, 1e9 + 4.999):
         slot = next_slot(now, 5.0, offset)
         assert now < slot <= now + 5.0
         assert math.isclose((slot - offset) / 5.0, round((slot - offset) / 5.0))
+
+
+def test_slots_are_spread_by_file_and_name() -> None:
+    """Groups of one interval do not all run at once, those of one name in several files neither."""
+    groups = [Group(f"g{i % 10}", 60.0, (), f"/rules/{i // 10}.yml") for i in range(100)]
+    offsets = sorted(slot_offset(group) for group in groups)
+    assert len(set(offsets)) > 95
+    assert max(b - a for a, b in itertools.pairwise([0.0, *offsets, 60.0])) < 6
 
 
 def test_the_manager_evaluates_each_slot_once_and_counts_the_missed() -> None:
@@ -282,7 +383,7 @@ def test_the_manager_evaluates_each_slot_once_and_counts_the_missed() -> None:
                 [Group("g", 0.02, ())],
                 lambda e, t: Scalar(t, 1),
                 lambda t, b: None,
-                lambda t, x, y, z: t,
+                lambda t, d: t,
                 thread,
                 after,
             )

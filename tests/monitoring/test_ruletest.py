@@ -103,6 +103,31 @@ def test_a_wrong_expectation_fails_here(tmp_path: Path) -> None:
     assert "a is 0 for 1" in str(failure)
 
 
+@pytest.mark.needs("promtool")
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("record: few, expr: up", "exceeded limit of 1 with 2 series"),
+        ("alert: Up, expr: up >= 0", "exceeded limit of 1 with 2 alerts"),
+        ("alert: Up, expr: up >= 0, for: 1h", "exceeded limit of 1 with 2 alerts"),
+        ("alert: Kept, expr: up == 0 or up offset 1m == 2, keep_firing_for: 1h", "exceeded limit of 1 with 2 alerts"),
+        ("record: one, expr: sum(up)", ""),
+        ("alert: Down, expr: up == 0", ""),
+    ],
+)
+def test_a_limit_is_promtools(tmp_path: Path, rule: str, says: str) -> None:
+    """A group that exceeds its limit fails here and in promtool, in the same words, and else passes in both."""
+    rules = f"groups: [{{name: g, limit: 1, rules: [{{{rule}}}]}}]"
+    tests = TESTS.split("    alert_rule_test", maxsplit=1)[0].replace('"1 1 1 stale _ _ 1 1 1"', '"2 1 1 1"')
+    path = written(tmp_path, rules, tests + "    promql_expr_test: [{expr: vector(1), eval_time: 8m, exp_samples: [")
+    path.write_text(path.read_text(encoding="utf-8") + "{labels: '{}', value: 1}]}]\n", encoding="utf-8")
+    theirs = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, timeout=60)
+    ours = [str(failure) for failure in ruletest.run(path)]
+    assert (theirs.returncode == 0, ours == []) == (not says, not says), (theirs, ours)
+    assert says in theirs.stdout + theirs.stderr
+    assert says in "".join(ours)
+
+
 def test_a_rule_that_fails_fails_its_test(tmp_path: Path) -> None:
     """An evaluation error is a failure of the test, not a silent nothing."""
     rules = RULES.replace("expr: up == 0", "expr: up + on (job) up")

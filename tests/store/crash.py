@@ -61,7 +61,7 @@ def victim(folder: Path, begin: int, pipe: int, seed: int) -> None:
         batch = [(label(number), value) for number in range(20) if number == 0 or chance.random() < 0.97]
         if store.append(at, batch) != len(batch):
             os._exit(3)
-        evaluate(GROUP, state, at / 1000, engine.instant, store.append, lambda text, labels, value, query: text)
+        evaluate(GROUP, state, at / 1000, engine.instant, store.append, lambda text, data: text)
         evaluations += 1
         if evaluations == 2:
             restore(GROUP, state, at / 1000, store.select)
