@@ -8,13 +8,12 @@ about who sends. So a person can silence what a monitor tells without a token, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from . import matchers as matching
 from .matchers import Matcher
-from .model import Alert
 from .outbox import Outbox
 
 MOST: Final = 1000
@@ -33,8 +32,9 @@ class Silence:
     starts: float
     ends: float
 
-    def covers(self, alert: Alert, now: float) -> bool:
-        return self.starts <= now < self.ends and matching.match(self.matchers, alert.labels)
+    def holds(self, labels: Mapping[str, str], now: float) -> bool:
+        """Whether it holds back an alert with these labels now."""
+        return self.starts <= now < self.ends and matching.match(self.matchers, labels)
 
     def to_json(self) -> dict[str, Any]:
         """As the HTTP API and the page show it."""

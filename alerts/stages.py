@@ -78,7 +78,7 @@ def silence(round_: Round, batches: list[Batch]) -> list[Batch]:
     active = silences.active(round_.outbox, round_.now)
 
     def heard(alert: Alert) -> bool:
-        return not (alert.firing and any(one.covers(alert, round_.now) for one in active))
+        return not (alert.firing and any(one.holds(alert.labels, round_.now) for one in active))
 
     return _filter(batches, heard)
 

@@ -27,7 +27,7 @@ from anvil_monitor.targets import (
 )
 from anvil_monitor.targets.settings import OFF
 
-from . import asking, commands, rulecommands
+from . import asking, commands, holding, rulecommands
 
 EXAMPLES = """\
 examples:
@@ -141,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
             help="allow a bind address beyond loopback without a token, e.g. inside a private container network",
         )
     asking.add(command, _config, _load)
+    holding.add(command, _config, _load)
     rulecommands.add(command)
     return top
 

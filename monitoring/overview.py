@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
 
+from anvil_monitor.alerts import silences
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.pipeline import Pipeline
 from anvil_monitor.alerts.rulefile import Alerting, Group
+from anvil_monitor.alerts.silences import Silence
 from anvil_monitor.targets import Configuration
 
 from .rulemanager import ActiveAlert, GroupState, State
@@ -40,8 +42,9 @@ class Overview:
         problems = list(self.problems())
         try:
             notifications = self.notifications(NOTIFICATIONS_SHOWN)
+            held = silences.since(self.outbox, self.clock())
         except OutboxError as error:
-            notifications = []
+            notifications, held = [], []
             problems.append(str(error))
         monitor = self.configuration.monitor
         return {
@@ -51,7 +54,8 @@ class Overview:
             "evaluated_at": round(self.board.at, 3),
             "evaluation_interval": monitor.evaluation_interval,
             "targets": [status.to_json() for status in self.board.targets],
-            "alerts": self.alerts(),
+            "alerts": self.alerts(held),
+            "silences": [silence.to_json() for silence in held],
             "notifications": notifications,
             "channels": [channel.name for channel in self.configuration.channels],
             "collectors": [_collector(scraper) for scraper in self.scrapers],
@@ -59,13 +63,13 @@ class Overview:
             "series": self.store.series_count,
         }
 
-    def alerts(self) -> list[dict[str, Any]]:
-        """Firing and pending alerts: firing first, then the oldest."""
+    def alerts(self, held: Sequence[Silence] = ()) -> list[dict[str, Any]]:
+        """Firing and pending alerts, with the numbers of the silences in ``held``: firing first, then the oldest."""
         found = [
             alert for _, state in self.groups for alert in list(state.alerts()) if alert.state is not State.INACTIVE
         ]
         found.sort(key=lambda alert: (alert.state is not State.FIRING, alert.active_at, alert.labels))
-        return [_alert(alert) for alert in found]
+        return [_alert(alert, held, self.clock()) for alert in found]
 
     def notifications(self, limit: int) -> list[dict[str, Any]]:
         """The newest messages first: to whom, what, when, and did it arrive. Raises ``OutboxError``."""
@@ -90,7 +94,7 @@ class Overview:
         return found
 
 
-def _alert(alert: ActiveAlert) -> dict[str, Any]:
+def _alert(alert: ActiveAlert, held: Sequence[Silence], now: float) -> dict[str, Any]:
     labels = dict(alert.labels)
     return {
         "name": labels.get("alertname", ""),
@@ -100,6 +104,7 @@ def _alert(alert: ActiveAlert) -> dict[str, Any]:
         "state": alert.state.value,
         "since": alert.active_at,
         "fired_at": alert.fired_at,
+        "silenced_by": [silence.id for silence in held if silence.holds(labels, now)],
         "recovering": alert.keep_since is not None,
         "summary": alert.annotations.get("summary") or _about(labels),
         "description": alert.annotations.get("description", ""),

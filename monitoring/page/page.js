@@ -6,7 +6,7 @@ const PATIENCE = 4000; // ms until an answer counts as none
 const STATES = {
   ok: ["✓", "kept"], missed: ["✕", "missed"], idle: ["–", "idle"], waiting: ["…", "waiting"], no_data: ["?", "no data"],
   firing: ["!", "firing"], pending: ["…", "pending"], up: ["✓", "up"], down: ["✕", "down"], unknown: ["…", "not yet"],
-  sent: ["✓", "delivered"], queued: ["→", "waiting"], retrying: ["↻", "retrying"], dead: ["✕", "given up"],
+  silenced: ["–", "silenced"], sent: ["✓", "delivered"], queued: ["→", "waiting"], retrying: ["↻", "retrying"], dead: ["✕", "given up"],
 };
 const FILL_SPAN = 1.5; // the bar ends at one and a half times the limit
 const WIDTH = 300, HEIGHT = 64;
@@ -201,12 +201,40 @@ function drawTargets(targets) {
 
 function alertRow(alert) {
   return make("li", {},
-    pill(alert.state),
+    make("div", {}, pill(alert.state), alert.silenced_by?.length ? pill("silenced") : ""),
     make("div", { class: "what" }, make("strong", {}, alert.summary || alert.name),
       make("small", {}, [alert.name, alert.severity, alert.service].filter(Boolean).join(" · ")),
       alert.description && make("small", {}, alert.description),
       alert.recovering ? make("small", {}, "The promise is kept again; the alert ends unless it is broken once more.") : null),
     make("div", { class: "when" }, `since ${clock(alert.since)}`, make("small", {}, age(alert.since))));
+}
+
+// Who holds back what, why and until when.
+function silenceRow(silence) {
+  const button = make("button", { type: "button" }, "End");
+  button.addEventListener("click", () => change("DELETE", `silences/${silence.id}`, button));
+  return make("li", {},
+    pill("silenced"),
+    make("div", { class: "what" }, make("strong", {}, silence.matchers.join(" ")),
+      make("small", {}, `${silence.author}: ${silence.reason}`)),
+    make("div", { class: "when" }, `until ${clock(silence.ends)}`, button));
+}
+
+// What changes something is declared as JSON: a page elsewhere cannot send that.
+async function change(method, path, button, body = {}) {
+  button.disabled = true;
+  try {
+    const options = { method, headers: { "Content-Type": "application/json" }, signal: AbortSignal.timeout(PATIENCE) };
+    if (method === "POST") options.body = JSON.stringify(body);
+    const answer = await fetch(`api/v1/${path}`, options);
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    await ask();
+  } catch (error) {
+    button.title = `It was not done: ${error.message}`;
+    button.textContent = "not done";
+  } finally {
+    button.disabled = false;
+  }
 }
 
 function notificationRow(message) {
@@ -255,6 +283,8 @@ function draw(state) {
   icon(tone);
   drawTargets(state.targets);
   section("alerts", state.alerts, (list) => rows(list, "Nothing is firing.", alertRow));
+  section("silences", state.silences ?? [], (list) => rows(list, "", silenceRow));
+  byId("silences-panel").hidden = !state.silences?.length;
   const silent = state.channels.length ? "Nothing was sent yet." : "No channel is configured, so nobody is told.";
   section("notifications", [state.notifications, silent], ([list]) => rows(list.slice(0, 8), silent, notificationRow));
   section("collectors", state.collectors.map((each) => ({ ...each, at: 0, duration: Math.round(each.duration * 1000) / 1000 })),

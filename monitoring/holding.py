@@ -1,0 +1,127 @@
+"""``anvil-monitor silence``: what a person holds back, written into the outbox file of the configured data folder.
+
+The file, not the HTTP API: it needs no token and no monitor that runs, and is for its owner alone. A monitor that runs
+reads it in every round. Another machine's monitor is told over HTTP (``/api/v1/silences``) or on its page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from anvil_monitor.alerts import matchers, silences
+from anvil_monitor.alerts.notifier import OUTBOX_FILE
+from anvil_monitor.alerts.outbox import Outbox, OutboxError
+from anvil_monitor.alerts.yamltext import parse_duration
+from anvil_monitor.targets import Configuration
+
+from .asking import Command, Load, aligned, wrong
+
+Run = Callable[[argparse.Namespace, Outbox], int]
+
+EXAMPLES: Final = """\
+  anvil-monitor silence add service=shop target=memory --for 2h --reason "moving the cache"
+  anvil-monitor silence add 'alertname=~"Target(Drifting|Trending)"' --for 1d --reason "load test"
+  anvil-monitor silence list
+  anvil-monitor silence end 3
+matchers: LABEL=VALUE, LABEL!=VALUE, LABEL=~PATTERN, LABEL!~PATTERN; all of them have to hold.
+Who was told of an alert before still hears of its end."""
+
+
+def add(command: Command, config: Callable[[argparse.ArgumentParser], None], load: Load) -> None:
+    """Add the commands. ``load`` gives the configuration that the options name."""
+
+    def part(parts: Any, name: str, run: Run, help_: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = parts.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.")
+        config(sub)
+        sub.add_argument("--data", type=Path, metavar="DIR", help="folder of the outbox (default: [monitor] data)")
+        sub.set_defaults(run=lambda options: _with_outbox(run, options, load))
+        return sub
+
+    silence = command("silence", lambda options: 2, "hold back alerts for a while", EXAMPLES)
+    parts = silence.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    make = part(parts, "add", _add, "hold back the alerts that bear these labels")
+    make.add_argument("matchers", nargs="+", metavar="MATCHER", help="as in service=shop")
+    make.add_argument("--for", dest="lasting", required=True, metavar="DURATION", help="as in 30m, 2h or 1d")
+    make.add_argument("--reason", required=True, metavar="TEXT", help="why: others must be able to ask")
+    make.add_argument("--author", metavar="NAME", help="who (default: the login name)")
+    part(parts, "list", _list, "show the silences that have not ended")
+    part(parts, "end", _end, "end a silence now").add_argument("number", type=int, metavar="NUMBER")
+
+
+def login() -> str:
+    """The name that a person is logged in under; empty where the system has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""
+
+
+@contextlib.contextmanager
+def opened(configuration: Configuration) -> Iterator[Outbox]:
+    """The outbox of a monitor that has run. Raises ``ConfigurationError`` where there is none, or none to be used."""
+    path = configuration.monitor.data.expanduser() / OUTBOX_FILE
+    if not path.exists():
+        raise wrong(f"no monitor has run with the folder {path.parent}", "name its file with --config, or --data")
+    try:
+        with contextlib.closing(Outbox(path)) as outbox:
+            yield outbox
+    except OutboxError as error:
+        raise wrong(str(error)) from None
+
+
+def _with_outbox(run: Run, options: argparse.Namespace, load: Load) -> int:
+    with opened(load(options)) as outbox:
+        return run(options, outbox)
+
+
+def chosen(words: Sequence[str]) -> tuple[matchers.Matcher, ...]:
+    try:
+        return matchers.chosen([matchers.parse(word) for word in words])
+    except matchers.MatcherError as error:
+        raise wrong(str(error)) from None
+
+
+def _add(options: argparse.Namespace, outbox: Outbox) -> int:
+    try:
+        seconds = parse_duration(options.lasting)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise wrong(f"--for {options.lasting!r} is no duration", "as in 30m, 2h or 1d")
+    author = login() if options.author is None else options.author
+    now = time.time()
+    try:
+        made = silences.add(
+            outbox, chosen(options.matchers), author=author, reason=options.reason, starts=now, ends=now + seconds
+        )
+    except ValueError as error:
+        raise wrong(str(error)) from None
+    said = " ".join(map(str, made.matchers))
+    print(f"silence {made.id}: {said} until {moment(made.ends)}. End it with: anvil-monitor silence end {made.id}")
+    return 0
+
+
+def _list(_: argparse.Namespace, outbox: Outbox) -> int:
+    found = silences.since(outbox, time.time())
+    rows = [["number", "alerts", "author", "reason", "until"]]
+    rows += [[str(s.id), " ".join(map(str, s.matchers)), s.author, s.reason, moment(s.ends)] for s in found]
+    print("\n".join(aligned(rows)) or "nothing is silenced")
+    return 0
+
+
+def _end(options: argparse.Namespace, outbox: Outbox) -> int:
+    if not silences.end(outbox, options.number, time.time()):
+        raise wrong(f"there is no silence {options.number}", "anvil-monitor silence list shows them")
+    print(f"silence {options.number} has ended")
+    return 0
+
+
+def moment(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -1,0 +1,138 @@
+"""What a person may hold back, over HTTP: ``/api/v1/silences``.
+
+Who may read the monitor may hold back what it tells: the guard of ``web.py`` asks for the token or a loopback name.
+What changes something must be declared as JSON, which a web page elsewhere cannot send unasked: the browser would ask
+us first, and nobody answers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from anvil_monitor.alerts import matchers, silences
+from anvil_monitor.alerts.outbox import Outbox, OutboxError
+from anvil_monitor.alerts.yamltext import parse_duration
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY: Final = 16_384
+BODY_SECONDS: Final = 10.0
+
+
+class RefusedError(Exception):
+    """What is answered with ``status`` and a reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+Work = Callable[[Request, Mapping[str, Any]], Any]
+
+
+def routes(outbox: Outbox, clock: Callable[[], float], executor: Executor) -> list[Route]:
+    """The routes. ``executor`` runs what waits for the disk."""
+
+    def listed(_: Request, __: Mapping[str, Any]) -> Any:
+        return {"silences": [silence.to_json() for silence in silences.since(outbox, clock())]}
+
+    def add(_: Request, body: Mapping[str, Any]) -> Any:
+        now = clock()
+        chosen = matchers.from_json(body.get("matchers"))
+        author, reason = text(body, "author", "createdBy"), text(body, "reason", "comment")
+        made = silences.add(outbox, chosen, author=author, reason=reason, starts=now, ends=now + lasting(body))
+        return {"silence": made.to_json()}
+
+    def end(request: Request, _: Mapping[str, Any]) -> Any:
+        if not silences.end(outbox, request.path_params["number"], clock()):
+            raise RefusedError(404, f"there is no silence {request.path_params['number']}")
+        return {}
+
+    answered = answering(executor)
+    return [
+        Route("/api/v1/silences", answered(listed)),
+        Route("/api/v1/silences", answered(add, changes=True), methods=["POST"]),
+        Route("/api/v1/silences/{number:int}", answered(end), methods=["DELETE"]),
+    ]
+
+
+def answering(executor: Executor) -> Callable[..., Callable[[Request], Awaitable[Response]]]:
+    """Makes a handler of what gives the data of an answer; with ``changes`` it reads a JSON object first."""
+
+    def answered(work: Work, changes: bool = False) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            try:
+                body = await read(request) if changes else {}
+                data = await asyncio.get_running_loop().run_in_executor(executor, work, request, body)
+            except RefusedError as error:
+                return refused(error.status, str(error))
+            except ValueError as error:
+                return refused(400, str(error))
+            except OutboxError as error:
+                logger.error("%s %s: %s", request.method, request.url.path, error)
+                return refused(503, "the outbox cannot be used; the log says why")
+            return JSONResponse({"status": "success", "data": data})
+
+        return handle
+
+    return answered
+
+
+def refused(status: int, reason: str) -> Response:
+    kind = {404: "not_found", 503: "unavailable"}.get(status, "bad_data")
+    return JSONResponse({"status": "error", "errorType": kind, "error": reason}, status)
+
+
+async def read(request: Request) -> Mapping[str, Any]:
+    """The JSON object of a request, within its limits. Raises :class:`RefusedError`."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedError(415, "Content-Type is not application/json")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise RefusedError(413, f"the body is larger than {MAX_BODY} bytes")
+        found = json.loads(body)
+    except TimeoutError:
+        raise RefusedError(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+    except ClientDisconnect:
+        raise RefusedError(400, "the body ended early") from None
+    except (ValueError, RecursionError):
+        raise RefusedError(400, "the body is no JSON") from None
+    if not isinstance(found, dict):
+        raise RefusedError(400, "the body is no JSON object")
+    return found
+
+
+def text(body: Mapping[str, Any], *names: str, default: str = "") -> str:
+    """The first of ``names`` that is there. Raises :class:`RefusedError` where it is no text."""
+    for name in names:
+        if name in body:
+            if not isinstance(body[name], str):
+                raise RefusedError(400, f"{name} must be text")
+            return str(body[name])
+    return default
+
+
+def lasting(body: Mapping[str, Any]) -> float:
+    """Seconds of ``for`` (``"2h"``), which must be there. Raises :class:`RefusedError`."""
+    given = text(body, "for")
+    try:
+        seconds = parse_duration(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise RefusedError(400, f'for = {given!r} must be a duration, as in "30m", "2h" or "1d"')
+    return seconds

@@ -1,0 +1,177 @@
+"""What a person holds back: by command, over HTTP and on the page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anvil_monitor.monitoring.cli import main
+
+JSON = {"Content-Type": "application/json"}
+GOOD: dict[str, Any] = {"matchers": ["service=shop"], "for": "2h", "author": "Ada", "reason": "moving the cache"}
+
+
+@pytest.fixture
+def command(configuration_file: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs ``anvil-monitor`` with the configuration; its exit status and all that it printed."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        status = main([*arguments, "--config", str(configuration_file)])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return run
+
+
+def test_a_silence_by_command_reaches_a_monitor_that_runs(
+    start: Callable[..., Any], command: Callable[..., tuple[int, str]], server: Any, until: Callable[..., Any]
+) -> None:
+    """Another process adds it; the breach is then seen on the page and told to nobody, until it is ended."""
+    running = start()
+    until(lambda: running.target("api_response_time")["value"] is not None)
+    status, said = command("silence", "add", "service=shop", "--for", "1h", "--reason", "drill", "--author", "Ada")
+    assert status == 0
+    assert "silence 1: service=shop until" in said
+    server.latency = 0.4
+    until(lambda: "TargetMissed" in running.firing())
+    (silence,) = running.state()["silences"]
+    assert (silence["author"], silence["reason"], silence["matchers"]) == ("Ada", "drill", ["service=shop"])
+    shop = [alert for alert in running.state()["alerts"] if alert["service"] == "shop"]
+    assert {tuple(alert["silenced_by"]) for alert in shop} == {(1,)}
+    assert server.posted == []
+    assert "Ada" in command("silence", "list")[1]
+    assert command("silence", "end", "1") == (0, "silence 1 has ended\n")
+    until(lambda: server.posted)
+    assert command("silence", "list") == (0, "nothing is silenced\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["add", "shop", "--for", "2h", "--reason", "x"], "LABEL=VALUE"),
+        (["add", "a!=b", "--for", "2h", "--reason", "x"], "a label has to be named"),
+        (["add", "a=b", "--for", "two hours", "--reason", "x"], "as in 30m"),
+        (["add", "a=b", "--for", "0", "--reason", "x"], "as in 30m"),
+        (["add", "a=b", "--for", "2h", "--reason", " "], "author and a reason"),
+        (["add", "a=b", "--for", "2h", "--reason", "x", "--author", ""], "author and a reason"),
+        (["end", "7"], "no silence 7"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_told(
+    start: Callable[..., Any], command: Callable[..., tuple[int, str]], arguments: list[str], words: str
+) -> None:
+    """Exit status 2, and what to do."""
+    start().close()
+    status, said = command("silence", *arguments)
+    assert status == 2
+    assert words in said
+
+
+def test_a_folder_that_no_monitor_uses_is_told(command: Callable[..., tuple[int, str]]) -> None:
+    """A silence that nobody would read is not written: the wrong --config is a mistake."""
+    status, said = command("silence", "list")
+    assert status == 2
+    assert "no monitor has run with the folder" in said
+
+
+def test_the_author_is_who_is_logged_in(
+    start: Callable[..., Any], command: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --author the login name stands."""
+    start().close()
+    monkeypatch.setenv("LOGNAME", "ada")
+    command("silence", "add", "a=b", "--for", "2h", "--reason", "x")
+    assert "ada" in command("silence", "list")[1]
+
+
+def test_silences_over_http(start: Callable[..., Any]) -> None:
+    """Added, listed and ended; Alertmanager's names are taken, too."""
+    running = start()
+    before = time.time()
+    answer = running.http.post("/api/v1/silences", json=GOOD)
+    assert answer.status_code == 200
+    made = answer.json()["data"]["silence"]
+    assert before + 7190 < made["ends"] < time.time() + 7200
+    other = {"matchers": [{"name": "target", "value": "mem.*", "isRegex": True}], "for": "1d",
+             "createdBy": "Bob", "comment": "load test"}  # fmt: skip
+    assert running.http.post("/api/v1/silences", json=other).status_code == 200
+    listed = running.http.get("/api/v1/silences").json()["data"]["silences"]
+    assert [(one["author"], one["matchers"]) for one in listed] == [
+        ("Ada", ["service=shop"]), ("Bob", ['target=~"mem.*"'])]  # fmt: skip
+    assert running.http.delete(f"/api/v1/silences/{made['id']}").status_code == 200
+    assert [one["author"] for one in running.http.get("/api/v1/silences").json()["data"]["silences"]] == ["Bob"]
+    assert running.http.delete("/api/v1/silences/99").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "words"),
+    [
+        (json.dumps(GOOD), {"Content-Type": "text/plain"}, 415, "application/json"),
+        (json.dumps(GOOD), {"Content-Type": "application/x-www-form-urlencoded"}, 415, "application/json"),
+        ("{", JSON, 400, "no JSON"),
+        ("[" * 5000, JSON, 400, "no JSON"),
+        ("[]", JSON, 400, "no JSON object"),
+        (" " * 20_000, JSON, 413, "larger"),
+        (json.dumps({**GOOD, "matchers": []}), JSON, 400, "a label has to be named"),
+        (json.dumps({**GOOD, "matchers": "service=shop"}), JSON, 400, "must be a list"),
+        (json.dumps({**GOOD, "matchers": ["a=~(a+)+("]}), JSON, 400, "regular expression"),
+        (json.dumps({**GOOD, "for": "long"}), JSON, 400, "duration"),
+        (json.dumps({**GOOD, "for": 7}), JSON, 400, "must be text"),
+        (json.dumps({**GOOD, "author": ""}), JSON, 400, "author and a reason"),
+        (json.dumps({**GOOD, "reason": None}), JSON, 400, "must be text"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_told(
+    start: Callable[..., Any], body: str, headers: dict[str, str], status: int, words: str
+) -> None:
+    """4xx with the reason, and nothing is held back: a form of a page elsewhere among them."""
+    running = start()
+    answer = running.http.post("/api/v1/silences", content=body, headers=headers)
+    assert answer.status_code == status
+    assert words in answer.json()["error"]
+    assert running.http.get("/api/v1/silences").json()["data"]["silences"] == []
+
+
+def test_no_page_elsewhere_may_ask(start: Callable[..., Any]) -> None:
+    """A browser asks first whether a page of another origin may send JSON, or DELETE: it gets no leave."""
+    running = start()
+    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = running.http.options("/api/v1/silences", headers=headers)
+    assert answer.status_code == 405
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.needs("chromium")
+def test_the_page_shows_a_silence_and_ends_it(start: Callable[..., Any]) -> None:
+    """Who, why and until when stand on the page; its button ends the silence."""
+    api = pytest.importorskip("playwright.sync_api")
+    running = start()
+    running.http.post("/api/v1/silences", json={**GOOD, "reason": "<b>moving</b>"})
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page()
+        page.goto(running.url)
+        row = page.locator("#silences li")
+        row.get_by_text("Ada: <b>moving</b>").wait_for(timeout=20_000)
+        assert "until" in row.inner_text()
+        row.get_by_role("button", name="End").click()
+        page.locator("#silences-panel").wait_for(state="hidden", timeout=20_000)
+        browser.close()
+    assert running.http.get("/api/v1/silences").json()["data"]["silences"] == []
+
+
+def test_it_is_a_command(tmp_path: Path) -> None:
+    """Without its part the command says what there is; help has examples of each."""
+    line = [sys.executable, "-m", "anvil_monitor.monitoring.cli", "silence"]
+    assert subprocess.run(line, capture_output=True, cwd=tmp_path, timeout=60).returncode == 2
+    helped = subprocess.run([*line, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=60).stdout
+    assert all(f"anvil-monitor silence {part}" in helped for part in ("add", "list", "end"))
