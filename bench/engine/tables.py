@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from bench.engine import asked, disk, living, queries, scraped, server
+from bench.engine import asked, disk, living, opening, queries, scraped, server
 from bench.machine import Progress, pinned
 from bench.report import Table, spread, verdict
 
@@ -18,6 +18,8 @@ SIX_HOURS = (1_000, 21_600)
 RSS, SHARE = 120e6, 3.0
 DISK = {"histogram counters": 0.8, "all that servers and rules give": 2.0}
 LIVING, SCRAPED = 2_000, 2_000
+# Days and series of a history that is opened, and the seconds that it may take.
+DAYS, OPENED, OPENING = 15, 2_000, 2.0
 MISSING_DISK = "This version of anvil-monitor keeps no history on disk (monitoring/history): ours is missing."
 
 
@@ -135,6 +137,27 @@ def bytes_kept(run: Run) -> Table:
     return table
 
 
+def opened(run: Run) -> Table:
+    days = 1 if run.quick else DAYS
+    found = opening.measure(
+        OPENED, days * 24, run.rounds or (2 if run.quick else 7), run.folder / "opening", run.progress
+    )
+    table = Table(f"Opening a history of {days} days", ("seconds", "goal", "verdict", "series", "MB on disk"))
+    kept = verdict(median(found.seconds) <= OPENING)
+    table.rows.append(
+        [
+            "anvil-monitor",
+            spread(found.seconds, 2),
+            f"≤ {OPENING:g}",
+            kept,
+            f"{found.series:,}",
+            f"{found.size / 1e6:.0f}",
+        ]
+    )
+    table.notes.append("From the folder to a store that has listed all its series; the files are in the page cache.")
+    return table
+
+
 def alive(run: Run) -> Table:
     seconds = 60 * (run.minutes or (1 if run.quick else 10))
     both = living.measure(LIVING, seconds, run.folder / "up", (pinned(1), pinned(0)), run.progress)
@@ -164,5 +187,6 @@ TABLES: dict[str, Callable[[Run], Table]] = {
     "many": many,
     "ingest": ingest,
     "bytes": bytes_kept,
+    "opening": opened,
     "up": alive,
 }

@@ -52,6 +52,15 @@ def test_the_same_arguments_give_the_same_samples_off_the_bounds_of_windows() ->
     assert 1 <= len(fell) <= 2
 
 
+def test_a_history_is_opened_whole(tmp_path: Path) -> None:
+    """Every series of the hours that were written is there each time; otherwise the bench ends with an error."""
+    from bench.engine import opening
+
+    found = opening.measure(50, 3, 2, tmp_path, lambda *_: None)
+    assert (found.hours, len(found.seconds)) == (3, 2)
+    assert found.size > 0
+
+
 def test_answers_that_differ_are_told() -> None:
     """A value beside the bound, a series and a time that the other lacks; two NaNs are the same."""
     from bench.engine.compare import difference, read
