@@ -27,7 +27,7 @@ from anvil_monitor.targets import (
 )
 from anvil_monitor.targets.settings import OFF
 
-from . import asking, commands, holding, rulecommands
+from . import asking, backtestcommand, commands, holding, rulecommands
 
 EXAMPLES = """\
 examples:
@@ -143,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     asking.add(command, _config, _load)
     holding.add(command, _config, _load)
     rulecommands.add(command)
+    backtestcommand.add(command, _config, _load)
     return top
 
 
@@ -194,10 +195,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from . import embedded, serving
+    from . import allocator, embedded, serving
 
     configuration = _load(options)
     environ = dict(os.environ)
+    allocator.keep_freed_pages()
     return asyncio.run(serving.until_signalled(lambda stop: embedded.run(configuration, environ=environ, stop=stop)))
 
 

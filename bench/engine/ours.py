@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from anvil_monitor.monitoring import api, serving
+from anvil_monitor.monitoring import allocator, api, serving
 from anvil_monitor.monitoring.answers import encode
 from anvil_monitor.monitoring.apistate import Sources
 from anvil_monitor.monitoring.history.history import History
@@ -81,6 +81,7 @@ def application(store: Store, loaded: dict[str, Any], threads: Threads) -> Starl
 
 
 async def serve(port: int, series: int, seconds: int, folder: Path | None) -> None:
+    allocator.keep_freed_pages()
     data = make(series, seconds)
     store, took = filled(data, folder)
     loaded = {"seconds": took, "samples": store.sample_count, "series": store.series_count}
