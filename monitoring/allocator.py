@@ -1,7 +1,7 @@
 """The C library's allocator, told that this process makes large arrays and frees them again at once.
 
-By default glibc gives the pages of a freed array back, and the kernel clears new ones for the next array: a fifth of the
-time of a query over hours. mallopt(3), M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.
+By default glibc gives the pages of a freed array back, and the kernel clears new ones for the next array: a fifth of
+the time of a query over hours. mallopt(3), M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.
 """
 
 from __future__ import annotations
