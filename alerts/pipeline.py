@@ -32,6 +32,7 @@ from .stages import (
     deduplicate,
     enqueue,
     group,
+    hours,
     inhibit,
     route,
     silence,
@@ -41,7 +42,7 @@ from .stages import (
 logger = logging.getLogger(__name__)
 
 # Routing stands before deduplication because what is news differs from channel to channel.
-STAGES: Final[tuple[Stage, ...]] = (silence, inhibit, group, route, deduplicate, enqueue)
+STAGES: Final[tuple[Stage, ...]] = (silence, inhibit, group, route, hours, deduplicate, enqueue)
 BEHIND_ALERTMANAGER: Final[tuple[Stage, ...]] = (route, trust, enqueue)
 
 

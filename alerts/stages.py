@@ -74,11 +74,22 @@ Stage: TypeAlias = Callable[[Round, list[Batch]], list[Batch]]
 
 
 def silence(round_: Round, batches: list[Batch]) -> list[Batch]:
-    """Hold back firing alerts that a person has silenced. Who was told of a firing still hears of its end."""
-    active = silences.active(round_.outbox, round_.now)
+    """Hold back firing alerts that a person has silenced, or that are under maintenance.
+
+    Who was told of a firing still hears of its end.
+    """
+    now = round_.now
+    active = silences.active(round_.outbox, now)
+    windows = [one for one in round_.configuration.maintenance if one.when.span(now) is not None]
 
     def heard(alert: Alert) -> bool:
-        return not (alert.firing and any(one.holds(alert.labels, round_.now) for one in active))
+        return not (
+            alert.firing
+            and (
+                any(one.holds(alert.labels, now) for one in active)
+                or any(one.concerns(alert.service, alert.labels.get("target", "")) for one in windows)
+            )
+        )
 
     return _filter(batches, heard)
 
@@ -122,6 +133,20 @@ def route(round_: Round, batches: list[Batch]) -> list[Batch]:
             if alerts:
                 routed.append(dataclasses.replace(batch, channel=channel, alerts=alerts))
     return routed
+
+
+def hours(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """Outside its hours a channel waits: news and ends alike, but for the severities that it takes at any hour."""
+    open_: list[Batch] = []
+    for batch in batches:
+        when = _channel(batch).hours
+        alerts = tuple(a for a in batch.alerts if when is None or when.allow(a.severity, round_.now))
+        if alerts:
+            open_.append(dataclasses.replace(batch, alerts=alerts))
+        if len(alerts) < len(batch.alerts):
+            reason = f"{len(batch.alerts) - len(alerts)} wait for its hours"
+            round_.decisions.append(Decision(batch.service, _channel(batch).name, False, reason))
+    return open_
 
 
 def deduplicate(round_: Round, batches: list[Batch]) -> list[Batch]:

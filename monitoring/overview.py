@@ -56,6 +56,7 @@ class Overview:
             "targets": [status.to_json() for status in self.board.targets],
             "alerts": self.alerts(held),
             "silences": [silence.to_json() for silence in held],
+            "maintenance": self.maintenance(),
             "notifications": notifications,
             "channels": [channel.name for channel in self.configuration.channels],
             "collectors": [_collector(scraper) for scraper in self.scrapers],
@@ -70,6 +71,15 @@ class Overview:
         ]
         found.sort(key=lambda alert: (alert.state is not State.FIRING, alert.active_at, alert.labels))
         return [_alert(alert, held, self.clock()) for alert in found]
+
+    def maintenance(self) -> list[dict[str, Any]]:
+        """The maintenance windows that hold now."""
+        now = self.clock()
+        return [
+            {"name": one.name, "services": one.services, "targets": one.targets, "ends": span[1]}
+            for one in self.configuration.maintenance
+            if (span := one.when.span(now)) is not None
+        ]
 
     def notifications(self, limit: int) -> list[dict[str, Any]]:
         """The newest messages first: to whom, what, when, and did it arrive. Raises ``OutboxError``."""

@@ -20,6 +20,7 @@ from .model import (
 )
 from .problems import ConfigurationError, Problem
 from .units import Unit, format_duration, format_promql_duration, format_value
+from .windows import Hours, Maintenance, Once, Weekly
 
 __all__ = [
     "LOOPBACK",
@@ -28,10 +29,13 @@ __all__ = [
     "Configuration",
     "ConfigurationError",
     "Direction",
+    "Hours",
     "Indicator",
     "Level",
+    "Maintenance",
     "Mean",
     "Monitor",
+    "Once",
     "Percentile",
     "Problem",
     "ProcessFinder",
@@ -39,6 +43,7 @@ __all__ = [
     "Service",
     "Target",
     "Unit",
+    "Weekly",
     "find_configuration",
     "format_duration",
     "format_promql_duration",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import settings
+from . import hours, settings
 from .lines import Lines
 from .model import (
     LOOPBACK,
@@ -76,16 +76,18 @@ def parse(text: str, path: Path | None = None, environ: Mapping[str, str] | None
     defaults = tomllib.loads((resources.files(__package__) / "phase2.toml").read_text(encoding="utf-8"))["targets"]
     problems: list[Problem] = []
     root = Table("", document, Lines(text), path, problems)
-    root.allow(("service", "targets", "channels", "monitor"))
+    root.allow(("service", "targets", "channels", "maintenance", "monitor"))
 
     services = _services(root)
     monitor = _monitor(root.table("monitor"), path, os.environ if environ is None else environ)
     names = tuple(service.name for service in services)
     targets = _targets(root.table("targets"), defaults, names, monitor)
-    channels = _channels(root.table("channels"), names)
+    table = root.table("channels")
+    channels = hours.channels(table, _channels(table, names))
+    maintenance = hours.maintenance(root, names, tuple(dict.fromkeys(target.name for target in targets)))
     if any(problem.severity == "error" for problem in problems):
         raise ConfigurationError(sorted(problems, key=lambda problem: problem.line))
-    return Configuration(services, targets, channels, monitor, path)
+    return Configuration(services, targets, channels, monitor, path, maintenance)
 
 
 def _services(root: Table) -> tuple[Service, ...]:
@@ -185,7 +187,7 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
         if not settings.NAME.fullmatch(name):
             tables.problem(name, f"channel name {name!r} is not allowed", settings.NAME_RULE)
         table = tables.table(name)
-        table.allow(("url", "severities", "services"))
+        table.allow((*hours.CHANNEL_KEYS, "url", "severities", "services"))
         if "url" not in table.values:
             table.problem("", f"channel {name!r} has no url", f'add url = "env:{name.upper().replace("-", "_")}_URL"')
         url = table.secret("url") or Secret("env:MISSING")

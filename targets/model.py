@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from .units import Unit, format_duration, format_value
+from .windows import Hours, Maintenance
 
 
 class Direction(enum.StrEnum):
@@ -194,6 +195,7 @@ class Channel:
     url: Secret
     severities: tuple[str, ...] = ("critical", "warning")
     services: tuple[str, ...] = ()
+    hours: Hours | None = field(default=None, kw_only=True)  # when it is told; None: always
 
 
 # Addresses that only this machine reaches: whatever listens elsewhere needs a token.
@@ -240,6 +242,7 @@ class Configuration:
     channels: tuple[Channel, ...]
     monitor: Monitor
     path: Path | None = None
+    maintenance: tuple[Maintenance, ...] = ()
 
     def targets_of(self, service: str) -> tuple[Target, ...]:
         return tuple(target for target in self.targets if target.service == service)

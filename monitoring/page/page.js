@@ -220,6 +220,14 @@ function silenceRow(silence) {
     make("div", { class: "when" }, `until ${clock(silence.ends)}`, button));
 }
 
+function maintenanceRow(window) {
+  const what = [...window.services, ...window.targets].join(", ") || "everything";
+  return make("li", {},
+    pill("silenced"),
+    make("div", { class: "what" }, make("strong", {}, what), make("small", {}, `maintenance: ${window.name}`)),
+    make("div", { class: "when" }, `until ${clock(window.ends)}`));
+}
+
 // What changes something is declared as JSON: a page elsewhere cannot send that.
 async function change(method, path, button, body = {}) {
   button.disabled = true;
@@ -283,8 +291,9 @@ function draw(state) {
   icon(tone);
   drawTargets(state.targets);
   section("alerts", state.alerts, (list) => rows(list, "Nothing is firing.", alertRow));
-  section("silences", state.silences ?? [], (list) => rows(list, "", silenceRow));
-  byId("silences-panel").hidden = !state.silences?.length;
+  const held = [...(state.maintenance ?? []), ...(state.silences ?? [])];
+  section("silences", held, (list) => rows(list, "", (each) => each.matchers ? silenceRow(each) : maintenanceRow(each)));
+  byId("silences-panel").hidden = !held.length;
   const silent = state.channels.length ? "Nothing was sent yet." : "No channel is configured, so nobody is told.";
   section("notifications", [state.notifications, silent], ([list]) => rows(list.slice(0, 8), silent, notificationRow));
   section("collectors", state.collectors.map((each) => ({ ...each, at: 0, duration: Math.round(each.duration * 1000) / 1000 })),

@@ -1,0 +1,144 @@
+"""``[[maintenance]]`` and ``hours`` of a channel: read from ``monitor.toml`` into :mod:`.windows`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zoneinfo
+from dataclasses import replace
+from datetime import date, datetime, time
+from typing import Any, Final
+
+from .model import Channel
+from .reader import Table
+from .settings import SEVERITIES
+from .windows import DAY, DAYS, Hours, Maintenance, Once, Weekly
+
+CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
+MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
+CHANNEL_KEYS: Final = ("hours",)
+WEEKLY_KEYS: Final = ("days", "from", "to", "timezone")
+
+
+def maintenance(root: Table, services: tuple[str, ...], targets: tuple[str, ...]) -> tuple[Maintenance, ...]:
+    """Every ``[[maintenance]]``; what is wrong with one is noted, and it is left out."""
+    if "maintenance" in root.values and not isinstance(root.values["maintenance"], list):
+        root.problem("maintenance", "maintenance is a list", "write [[maintenance]], once for each window")
+    found: list[Maintenance] = []
+    for table in root.tables("maintenance"):
+        table.allow(("name", "services", "targets", *WEEKLY_KEYS))
+        name = table.name_of("name", default="maintenance")
+        chosen = table.names("services", among=services, kind="service")
+        of = table.names("targets", among=targets, kind="target")
+        when = _weekly(table) if "days" in table.values else _once(table)
+        if when is not None:
+            found.append(Maintenance(name, when, chosen, of))
+    return tuple(found)
+
+
+def channels(tables: Table, given: tuple[Channel, ...]) -> tuple[Channel, ...]:
+    """The channels, each with what :data:`CHANNEL_KEYS` says of it."""
+    return tuple(replace(channel, hours=_hours(tables.table(channel.name))) for channel in given)
+
+
+def _hours(channel: Table) -> Hours | None:
+    """The hours of a channel; ``None`` where it has none, or where they are wrong."""
+    if "hours" not in channel.values:
+        return None
+    table = channel.table("hours")
+    table.allow((*WEEKLY_KEYS, "outside"))
+    when = _weekly(table)
+    outside = table.names("outside", among=SEVERITIES, kind="severity")
+    return None if when is None else Hours(when, outside)
+
+
+def _weekly(table: Table) -> Weekly | None:
+    days = table.names("days", among=DAYS, kind="day") if "days" in table.values else DAYS
+    if not days:
+        table.problem("days", "days names no day", f"leave it out, or name some of {', '.join(DAYS)}")
+    start, end, zone = _clock(table, "from"), _clock(table, "to"), _zone(table)
+    if start == DAY:
+        table.problem("from", 'from = "24:00" is the end of a day', 'begin before "24:00"')
+        return None
+    if start is not None and start == end:
+        todo = 'for whole days write from = "00:00" and to = "24:00"'
+        table.problem("to", f"to = {table.shown('to')} is the same time as from", todo)
+        return None
+    if start is None or end is None or zone is None:
+        return None
+    return Weekly(tuple(DAYS.index(day) for day in days if day in DAYS), start, end, zone)
+
+
+def _once(table: Table) -> Once | None:
+    starts, ends = _moment(table, "from"), _moment(table, "to")
+    if starts is None or ends is None:
+        return None
+    if ends <= starts:
+        table.problem("to", f"to = {table.shown('to')} is not after from", "it is when the maintenance ends")
+        return None
+    return Once(starts, ends)
+
+
+def _clock(table: Table, key: str) -> int | None:
+    """Seconds after midnight."""
+    value = table.values.get(key)
+    if isinstance(value, time):
+        return value.hour * 3600 + value.minute * 60 + value.second
+    if value == "24:00":
+        return DAY
+    match = CLOCK.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        _missing(table, key, CLOCK_RULE)
+        return None
+    return int(match[1]) * 3600 + int(match[2]) * 60
+
+
+def _moment(table: Table, key: str) -> float | None:
+    """Seconds since the epoch."""
+    value: Any = table.values.get(key)
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            value = CLOCK.fullmatch(value)
+    if isinstance(value, time | re.Match):
+        todo = f"for a weekly window add days, as in days = [{DAYS[5]!r}]; for one that comes once write the date, too"
+        table.problem(key, f"{key} = {table.shown(key)} has no date", todo.replace("'", '"'))
+        return None
+    if not isinstance(value, date):
+        _missing(table, key, MOMENT_RULE)
+        return None
+    if not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if value.tzinfo is None:
+        zone = _zone(table)
+        if zone is None:
+            return None
+        value = value.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+    return float(value.timestamp())
+
+
+def _zone(table: Table) -> str | None:
+    """The time zone, which has to be there: whose 22:00 it is decides who is woken up."""
+    name = table.text("timezone", default="")
+    if not name:
+        todo = 'say whose clock it is: timezone = "Europe/Berlin"'
+        table.problem("timezone", f"[{table.place}] has no timezone", todo)
+        return None
+    try:
+        zoneinfo.ZoneInfo(name)
+        return name
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        known = sorted(zoneinfo.available_timezones())
+        near = difflib.get_close_matches(name, known, 1)
+        todo = f"did you mean {near[0]!r}?" if near else "as in Europe/Berlin, America/New_York or UTC"
+        if not known:
+            todo = "this system has no time zone data: pip install tzdata"
+        table.problem("timezone", f"unknown time zone {name!r}", todo)
+        return None
+
+
+def _missing(table: Table, key: str, rule: str) -> None:
+    given = f"{key} = {table.shown(key)} in [{table.place}]" if key in table.values else f"[{table.place}] has no {key}"
+    table.problem(key, given, f"{key} {rule}")

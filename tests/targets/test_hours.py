@@ -1,0 +1,196 @@
+"""Maintenance and quiet hours: what may be written, what is told, and what a clock on the wall does."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from anvil_monitor.targets import ConfigurationError, Hours, Once, Weekly
+from anvil_monitor.targets.load import parse
+from anvil_monitor.targets.windows import DAY
+
+WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+ZONES = sorted(available_timezones())
+# Half an hour of daylight saving, a change at midnight, a day left out, quarters of an hour, changes of the state.
+ODD_ZONES = ("Australia/Lord_Howe", "America/Havana", "Pacific/Apia", "Asia/Kathmandu", "Africa/Casablanca",
+             "Europe/Berlin", "America/New_York", "America/Sao_Paulo", "Asia/Beirut", "Atlantic/Azores")  # fmt: skip
+
+
+def at(text: str, zone: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp()
+
+
+def window(text: str) -> object:
+    return parse(f"[[maintenance]]\n{text}").maintenance[0].when
+
+
+def test_a_window_that_comes_once() -> None:
+    """With an offset of its own or on the clock of a time zone, as text or as TOML's own date and time."""
+    expected = Once(at("2026-12-01T22:00", "Europe/Berlin"), at("2026-12-02T01:30", "Europe/Berlin"))
+    zone = 'timezone = "Europe/Berlin"'
+    assert window("from = 2026-12-01T22:00:00+01:00\nto = 2026-12-02T01:30:00+01:00") == expected
+    assert window(f"from = 2026-12-01T22:00:00\nto = 2026-12-02T01:30:00\n{zone}") == expected
+    assert window(f'from = "2026-12-01T22:00"\nto = "2026-12-02 01:30"\n{zone}') == expected
+    days = window(f"from = 2026-12-01\nto = 2026-12-03\n{zone}")
+    assert days == Once(at("2026-12-01", "Europe/Berlin"), at("2026-12-03", "Europe/Berlin"))
+    assert expected.span(expected.starts) == (expected.starts, expected.ends)
+    assert expected.span(expected.starts - 1) is expected.span(expected.ends) is None
+
+
+def test_a_weekly_window_and_hours() -> None:
+    """Days by name, times as text or TOML's own; hours without days are of every day."""
+    text = 'days = ["sat", "mon"]\nfrom = 22:00:00\nto = "02:00"\ntimezone = "Europe/Berlin"'
+    weekly = Weekly((5, 0), 22 * 3600, 2 * 3600, "Europe/Berlin")
+    assert window(text) == weekly
+    hours = 'hours = { from = "08:00", to = "24:00", timezone = "UTC", outside = ["critical"] }'
+    (channel,) = parse(f'[channels.team]\nurl = "env:X"\n{hours}').channels
+    assert channel.hours == Hours(Weekly(tuple(range(7)), 8 * 3600, DAY, "UTC"), ("critical",))
+    assert channel.hours.allow("critical", at("2026-12-01T03:00", "UTC"))
+    assert not channel.hours.allow("warning", at("2026-12-01T03:00", "UTC"))
+    assert channel.hours.allow("warning", at("2026-12-01T23:59", "UTC"))
+
+
+def test_whom_maintenance_concerns() -> None:
+    """Services and targets that are named; all of them where none is."""
+    text = 'from = 2026-12-01T22:00:00Z\nto = 2026-12-02T01:30:00Z\nname = "move"\n'
+    (all_,) = parse(f"[[maintenance]]\n{text}").maintenance
+    assert all_.concerns("app", "memory")
+    assert all_.concerns("", "")
+    (one,) = parse(f'[[maintenance]]\n{text}services = ["app"]\ntargets = ["memory"]').maintenance
+    assert one.concerns("app", "memory")
+    assert not one.concerns("app", "")
+    assert not one.concerns("shop", "memory")
+
+
+ONCE = "from = 2026-12-01T22:00:00Z\nto = 2026-12-02T01:30:00Z"
+WEEKLY = 'days = ["sat"]\nfrom = "22:00"\nto = "02:00"\ntimezone = "UTC"'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        (f"[maintenance]\n{ONCE}", 1, r"write \[\[maintenance\]\]"),
+        ("[[maintenance]]\nname = 'x'", 1, "has no from"),
+        (f"[[maintenance]]\n{ONCE}\nfro = 3", 4, "unknown key 'fro'.*did you mean 'from'"),
+        (f"[[maintenance]]\n{ONCE}\nservices = ['shop']", 4, "unknown service 'shop'.*allowed: app"),
+        (f"[[maintenance]]\n{ONCE}\ntargets = ['memry']", 4, "unknown target 'memry'.*did you mean 'memory'"),
+        (f"[[maintenance]]\n{ONCE}\nname = 'a b'", 4, "is no name"),
+        ("[[maintenance]]\nfrom = 2026-12-01T22:00:00Z\nto = 2026-12-01T22:00:00Z", 3, "is not after from"),
+        ("[[maintenance]]\nfrom = 2026-12-01T22:00:00\nto = 2026-12-02T22:00:00", 1, "no timezone.*Europe/Berlin"),
+        ("[[maintenance]]\nfrom = 'soon'\nto = 2026-12-02T22:00:00Z", 2, 'from = "soon".*as in "2026-12-01T22:00"'),
+        ("[[maintenance]]\nfrom = '22:00'\nto = '23:00'", 2, "has no date.*add days"),
+        (f"[[maintenance]]\n{WEEKLY}".replace("sat", "sta"), 2, "unknown day 'sta'.*did you mean 'sat'"),
+        (f"[[maintenance]]\n{WEEKLY}".replace('"sat"', ""), 2, "names no day"),
+        (f"[[maintenance]]\n{WEEKLY}".replace("22:00", "25:00"), 3, 'from = "25:00".*as in "22:00"'),
+        (f"[[maintenance]]\n{WEEKLY}".replace("22:00", "24:00"), 3, "end of a day"),
+        (f"[[maintenance]]\n{WEEKLY}".replace("02:00", "22:00"), 4, "same time as from.*24:00"),
+        (f"[[maintenance]]\n{WEEKLY}".replace("UTC", "Europe/Belrin"), 5, "unknown time zone.*'Europe/Berlin'"),
+        (f"[[maintenance]]\n{WEEKLY}".replace("UTC", "../etc/passwd"), 5, "unknown time zone"),
+        (f"[[maintenance]]\n{WEEKLY}".replace("UTC", "Europe"), 5, "unknown time zone"),
+        ("[channels.x]\nurl = 'env:X'\nhours = { from = '08:00', to = '18:00' }", 3, "no timezone"),
+        ("[channels.x]\nurl = 'env:X'\nhours = { from = '08:00', timezone = 'UTC' }", 3, "has no to"),
+        ("[channels.x]\nurl = 'env:X'\nhours = 8", 3, "must be a table"),
+        ("[channels.x]\nurl = 'env:X'\n[channels.x.hours]\nfrom = '08:00'\nto = '18:00'\ntimezone = 'UTC'\n"
+         "outside = ['critcal']", 7, "unknown severity 'critcal'.*did you mean 'critical'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line(text: str, line: int, said: str) -> None:
+    """What was given, what is allowed, what to do."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text)
+    told = "\n".join(map(str, caught.value.problems))
+    assert re.search(said, told), told
+    assert f"monitor.toml:{line}: " in told
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "lasts"),
+    [
+        # Berlin goes from 2:00 to 3:00 on 29 March, and from 3:00 back to 2:00 on 25 October 2026.
+        ("01:00", "04:00", {"2026-03-29": 2, "2026-10-25": 4, "2026-06-07": 3}),
+        ("02:30", "04:00", {"2026-03-29": 1, "2026-10-25": 2.5, "2026-06-07": 1.5}),
+        ("01:00", "02:30", {"2026-03-29": 1, "2026-10-25": 2.5, "2026-06-07": 1.5}),
+        ("02:15", "02:45", {"2026-03-29": 0, "2026-10-25": 1.5, "2026-06-07": 0.5}),
+    ],
+)
+def test_a_night_on_which_the_clock_jumps(starts: str, ends: str, lasts: dict[str, float]) -> None:
+    """What the clock skips is not there; what it shows twice holds from the first to the last time."""
+    weekly = window(f'days = ["sun"]\nfrom = "{starts}"\nto = "{ends}"\ntimezone = "Europe/Berlin"')
+    assert isinstance(weekly, Weekly)
+    for day, hours in lasts.items():
+        midnight = at(f"{day}T00:00", "Europe/Berlin")
+        minutes = [midnight + 60 * minute for minute in range(8 * 60)]
+        assert sum(weekly.span(minute) is not None for minute in minutes) == hours * 60, day
+
+
+weeklies = st.builds(
+    Weekly,
+    st.sets(st.integers(0, 6), min_size=1).map(lambda days: tuple(sorted(days))),
+    st.integers(0, 287).map(lambda five: five * 300),
+    st.integers(0, 288).map(lambda five: five * 300),
+    st.one_of(st.sampled_from(ODD_ZONES), st.sampled_from(ZONES)),
+).filter(lambda weekly: weekly.start != weekly.end)
+moments = st.integers(
+    int(datetime(1995, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2040, 1, 1, tzinfo=UTC).timestamp())
+)
+
+
+def near_a_jump(moment: int, zone: str) -> int:
+    """``moment``, moved to the next change of the zone's clock within half a year, if there is one."""
+    clock = ZoneInfo(zone)
+    for day in range(183):
+        before, after = (datetime.fromtimestamp(moment + (day + more) * DAY, clock).utcoffset() for more in (0, 1))
+        if before != after:
+            return moment + day * DAY
+    return moment
+
+
+def shown_in(weekly: Weekly, moment: float) -> bool:
+    """By the clock on the wall alone: is what it shows within the window?"""
+    shown = datetime.fromtimestamp(moment, ZoneInfo(weekly.zone))
+    seconds = shown.hour * 3600 + shown.minute * 60 + shown.second
+    today, yesterday = shown.weekday() in weekly.days, (shown.date() - timedelta(1)).weekday() in weekly.days
+    if weekly.end > weekly.start:
+        return today and weekly.start <= seconds < weekly.end
+    return (today and seconds >= weekly.start) or (yesterday and seconds < weekly.end)
+
+
+@settings(max_examples=300, deadline=None)
+@given(weeklies, moments, st.integers(-2 * DAY, 2 * DAY), st.booleans())
+def test_a_window_holds_whenever_the_clock_shows_its_time(weekly: Weekly, moment: int, shift: int, jumps: bool) -> None:
+    """In any zone, at any jump; where it holds otherwise, the clock has gone back within it."""
+    now = float((near_a_jump(moment, weekly.zone) if jumps else moment) + shift)
+    span = weekly.span(now)
+    if shown_in(weekly, now):
+        # A zone that leaves a day out (Samoa, 2011) shows Saturday after Thursday: of Friday nothing is left.
+        clock = ZoneInfo(weekly.zone)
+        yesterday = datetime.fromtimestamp(now, clock).date() - timedelta(1)
+        noon = datetime(yesterday.year, yesterday.month, yesterday.day, 12, tzinfo=clock)
+        assume(span is not None or datetime.fromtimestamp(noon.timestamp(), clock).date() == yesterday)
+        assert span is not None
+    elif span is not None:
+        offsets = {datetime.fromtimestamp(span[0] + part, ZoneInfo(weekly.zone)).utcoffset()
+                   for part in range(0, int(span[1] - span[0]) + 3600, 900)}  # fmt: skip
+        assert len(offsets) > 1
+    if span is not None:
+        assert span[0] <= now < span[1]
+        assert weekly.span(span[0]) is not None
+        assert weekly.span(span[1] - 1) is not None
+
+
+@settings(max_examples=100, deadline=None)
+@given(weeklies, moments)
+def test_without_jumps_a_week_holds_its_hours(weekly: Weekly, moment: int) -> None:
+    """In a week in which the clock does not change, every window lasts what its times say."""
+    clock = ZoneInfo(weekly.zone)
+    start = float(moment - moment % 300)
+    offsets = {datetime.fromtimestamp(start + day * DAY / 2, clock).utcoffset() for day in range(-4, 19)}
+    assume(len(offsets) == 1)
+    assume(next(iter(offsets)).total_seconds() % 300 == 0)  # type: ignore[union-attr]
+    held = sum(weekly.span(start + five * 300) is not None for five in range(7 * 288))
+    assert held * 300 == len(weekly.days) * ((weekly.end - weekly.start) % DAY or DAY)
