@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from anvil_monitor.alerts.yamltext import parse_duration
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem, Secret
 
 from . import plot
+
+if TYPE_CHECKING:
+    from .remote import Remote
 
 Command = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 Load = Callable[[argparse.Namespace], Configuration]
@@ -62,17 +65,21 @@ def add(command: Command, config: Callable[[argparse.ArgumentParser], None], loa
     )
     for sub in (query, export):
         config(sub)
-        sub.add_argument("--url", metavar="URL", help="a monitor or a Prometheus (default: [monitor] listen)")
-        sub.add_argument(
-            "--token", metavar="env:NAME", help="its token, from a variable or file:PATH, if it asks for one"
-        )
+        add_remote(sub)
+
+
+def add_remote(sub: argparse.ArgumentParser) -> None:
+    """The options that :func:`connect` reads."""
+    sub.add_argument("--url", metavar="URL", help="a monitor or a Prometheus (default: [monitor] listen)")
+    sub.add_argument("--token", metavar="env:NAME", help="its token, from a variable or file:PATH, if it asks for one")
 
 
 def wrong(what: str, todo: str = "") -> ConfigurationError:
     return ConfigurationError([Problem(what, todo=todo)])
 
 
-def _remote(options: argparse.Namespace, load: Load) -> Any:
+def connect(options: argparse.Namespace, load: Load) -> Remote:
+    """Who answers: ``--url``, or the configured monitor. Raises :class:`RemoteError` and ``ConfigurationError``."""
     from .remote import Remote, own_token
 
     configuration = load(options)
@@ -96,15 +103,15 @@ def _query(options: argparse.Namespace, load: Load) -> int:
     width = shutil.get_terminal_size((100, 24)).columns
     at = _time(options.at)
     parameters = {"query": options.expr, "time": f"{at:.3f}"}
-    span = _duration("--range", options.range)
+    span = duration("--range", options.range)
     if options.step and not span:
         raise wrong("--step asks for --range", "say how long, as in --range 1h")
     if span:
-        step = _duration("--step", options.step) or max(1.0, float(math.ceil(span / max(20, 2 * (width - 12)))))
+        step = duration("--step", options.step) or max(1.0, float(math.ceil(span / max(20, 2 * (width - 12)))))
         start = at - span
         parameters = {"query": options.expr, "start": f"{start:.3f}", "end": f"{at:.3f}", "step": f"{step:g}"}
     try:
-        with _remote(options, load) as remote:
+        with connect(options, load) as remote:
             answer = remote.ask("query_range" if span else "query", **parameters)
     except RemoteError as error:
         if not error.wrong:
@@ -269,7 +276,8 @@ def _time(text: str | None) -> float:
         ) from None
 
 
-def _duration(option: str, text: str | None) -> float:
+def duration(option: str, text: str | None) -> float:
+    """Seconds; 0 where nothing is given."""
     if not text:
         return 0.0
     try:
@@ -286,11 +294,11 @@ def _export(options: argparse.Namespace, load: Load) -> int:
     from .remote import RemoteError
 
     now, path = time.time(), options.openmetrics
-    since = now - _duration("--since", options.since)
+    since = now - duration("--since", options.since)
     if str(path) != "-" and path.exists():
         raise wrong(f"{path} exists already", "name another file")
     try:
-        with _remote(options, load) as remote:
+        with connect(options, load) as remote:
             if str(path) == "-":
                 export.write(remote, sys.stdout, since, now)
                 return 0

@@ -15,7 +15,7 @@ from anvil_monitor.monitoring.cli import main, parser
 from anvil_monitor.targets import load
 from anvil_monitor.targets.load import parse
 
-COMMANDS = ("init", "check", "up", "generate", "exporter", "notifier", "query", "export", "rules", "silence")
+COMMANDS = ("init", "check", "up", "generate", "exporter", "notifier", "query", "export", "rules", "silence", "backtest")
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
