@@ -57,7 +57,7 @@ def target_group(configuration: Configuration, service: Service, links: Links) -
 def _recorded(target: Target) -> list[Rule]:
     labels = target_labels(target)
     return [
-        Recording(VALUE, _value(target), labels),
+        Recording(VALUE, value_of(target), labels),
         Recording(LIMIT, f"vector({number(target.limit)})", labels),
         Recording(RATIO, _ratio(target), labels),
         Recording(SAMPLES, _samples(target), labels),
@@ -65,7 +65,7 @@ def _recorded(target: Target) -> list[Rule]:
     ]
 
 
-def _value(target: Target) -> str:
+def value_of(target: Target) -> str:
     """The measured number. A histogram without traffic gives NaN (0/0), one that is not there gives nothing."""
     service, window = f"{{service={quoted(target.service)}}}", f"[{duration(target.window)}]"
     match target.indicator:
