@@ -199,9 +199,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns two spaces apart, the last one to the right; no control character of a label reaches the terminal."""
     if len(rows) < 2:
         return []
-    clean = [
-        ["".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cell) for cell in row] for row in rows
-    ]
+    clean = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     return [
         "  ".join(
@@ -210,6 +208,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         )
         for row in clean
     ]
+
+
+def printable(text: str) -> str:
+    """``text`` without what a label could do to a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def over_time(result: Any, start: float, end: float, width: int, *, plain: bool, colour: bool) -> list[str]:

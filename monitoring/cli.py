@@ -27,7 +27,7 @@ from anvil_monitor.targets import (
 )
 from anvil_monitor.targets.settings import OFF
 
-from . import asking, backtestcommand, commands, holding, rulecommands
+from . import asking, backtestcommand, commands, explaincommand, holding, rulecommands
 
 EXAMPLES = """\
 examples:
@@ -144,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     holding.add(command, _config, _load)
     rulecommands.add(command)
     backtestcommand.add(command, _config, _load)
+    explaincommand.add(command, _config, _load)
     return top
 
 

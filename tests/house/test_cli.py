@@ -15,7 +15,21 @@ from anvil_monitor.monitoring.cli import main, parser
 from anvil_monitor.targets import load
 from anvil_monitor.targets.load import parse
 
-COMMANDS = ("init", "check", "up", "generate", "exporter", "notifier", "query", "export", "rules", "silence", "backtest")
+COMMANDS = (
+    "init",
+    "check",
+    "up",
+    "generate",
+    "exporter",
+    "notifier",
+    "query",
+    "export",
+    "rules",
+    "silence",
+    "ack",
+    "backtest",
+    "explain",
+)
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
