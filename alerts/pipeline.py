@@ -15,11 +15,12 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from anvil_monitor.targets import Configuration
 
+from . import acks
 from .inhibition import LINGERING, SOURCES
 from .model import Alert, Told
 from .outbox import Outbox, OutboxError
@@ -31,6 +32,7 @@ from .stages import (
     Stage,
     deduplicate,
     enqueue,
+    escalate,
     group,
     hours,
     inhibit,
@@ -42,7 +44,7 @@ from .stages import (
 logger = logging.getLogger(__name__)
 
 # Routing stands before deduplication because what is news differs from channel to channel.
-STAGES: Final[tuple[Stage, ...]] = (silence, inhibit, group, route, hours, deduplicate, enqueue)
+STAGES: Final[tuple[Stage, ...]] = (silence, inhibit, group, route, escalate, hours, deduplicate, enqueue)
 BEHIND_ALERTMANAGER: Final[tuple[Stage, ...]] = (route, trust, enqueue)
 
 
@@ -72,6 +74,7 @@ class Pipeline:
         self._expires: dict[str, float] = {}
         self._unmentioned: dict[str, int] = {}
         self._lingering: dict[str, tuple[Alert, float]] = {}
+        self._seen: dict[str, float] = {}
         self.problem: str | None = None
         self.decisions: tuple[Decision, ...] = ()
         monitor = configuration.monitor
@@ -86,6 +89,7 @@ class Pipeline:
                 # Told before a restart: it goes on until it had the time to fire again and did not.
                 self._alerts[fingerprint] = dataclasses.replace(alert, ends_at=None)
                 self._expires[fingerprint] = now + self._patience(alert)
+        acks.forget(outbox, acks.current(outbox).keys() - self._alerts.keys())
 
     def update(self, alerts: Sequence[Alert]) -> float | None:
         """Take every alert that fires, and those that have just ended; then :meth:`tick`."""
@@ -110,7 +114,8 @@ class Pipeline:
         round_.inhibitors = self._inhibitors()
         try:
             self._run(STAGES, round_, [Batch("", tuple(self._alerts.values()))])
-            open_alerts = {fingerprint for known in self._outbox.told().values() for fingerprint in known}
+            self._forget_acks(round_, self._alerts.values())
+            open_alerts = self._outbox.first_told().keys()
         except OutboxError as error:
             self._failed(str(error))
             return now + 1.0
@@ -118,7 +123,13 @@ class Pipeline:
         for fingerprint, alert in list(self._alerts.items()):
             if not alert.firing and fingerprint not in open_alerts:
                 del self._alerts[fingerprint], self._expires[fingerprint]
+        for fingerprint in self._seen.keys() - self._alerts.keys():
+            del self._seen[fingerprint]
         return min(round_.next_look, default=None)
+
+    def firing(self) -> list[Alert]:
+        """The alerts that fire, told or not."""
+        return [alert for alert in list(self._alerts.values()) if alert.firing]
 
     def accept(self, alerts: Sequence[Alert], key: str = "") -> bool:
         """Write what Alertmanager posted. False if the same was written moments ago. Raises :class:`OutboxError`.
@@ -134,16 +145,23 @@ class Pipeline:
             round_ = self._round(now)
             round_.key = key
             self._run(BEHIND_ALERTMANAGER, round_, batches)
+            self._forget_acks(round_, alerts)
             return True
 
     def _round(self, now: float) -> Round:
-        return Round(now, self._configuration, self._outbox, measure=self._measure)
+        return Round(now, self._configuration, self._outbox, measure=self._measure, seen=self._seen)
 
     def _run(self, stages: Sequence[Stage], round_: Round, batches: list[Batch]) -> None:
         round_.told, round_.told_at = self._outbox.told(), self._outbox.told_at()
+        round_.first_told, round_.acks = self._outbox.first_told(), acks.current(self._outbox)
         for stage in stages:
             batches = stage(round_, batches)
         self.decisions = tuple(round_.decisions)
+
+    def _forget_acks(self, round_: Round, alerts: Iterable[Alert]) -> None:
+        if round_.acks:
+            over = {alert.fingerprint for alert in alerts if not alert.firing}
+            acks.forget(self._outbox, over & round_.acks.keys())
 
     def _age(self, now: float) -> None:
         for fingerprint, alert in list(self._alerts.items()):

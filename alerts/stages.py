@@ -15,6 +15,7 @@ from typing import TypeAlias
 from anvil_monitor.targets import Channel, Configuration
 
 from . import inhibition, silences
+from .acks import Ack
 from .messages import message
 from .model import Alert, Draft, Notification, Told
 from .outbox import Outbox
@@ -56,6 +57,10 @@ class Round:
     inhibitors: Sequence[Alert] = ()
     measure: Measure | None = None
     key: str = ""
+    acks: Mapping[str, Ack] = dataclasses.field(default_factory=dict)
+    # By fingerprint: when the first channel was told, and since when an alert is here that no channel was told of.
+    first_told: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    seen: dict[str, float] = dataclasses.field(default_factory=dict)
     told: Known = dataclasses.field(default_factory=dict)
     told_at: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
     decisions: list[Decision] = dataclasses.field(default_factory=list)
@@ -135,36 +140,61 @@ def route(round_: Round, batches: list[Batch]) -> list[Batch]:
     return routed
 
 
+def escalate(round_: Round, batches: list[Batch]) -> list[Batch]:
+    """A channel with ``escalate_after`` hears of an alert that nobody has acknowledged for so long since it was told.
+
+    An alert of which no channel was told (outside the hours of all) counts from when it came here.
+    """
+    now = round_.now
+
+    def due(batch: Batch, alert: Alert) -> bool:
+        channel = _channel(batch)
+        known = round_.told.get((batch.service, channel.name), {})
+        if not channel.escalate_after or not alert.firing or alert.fingerprint in known:
+            return True
+        since = round_.first_told.get(alert.fingerprint) or round_.seen.setdefault(alert.fingerprint, now)
+        if alert.fingerprint in round_.acks:
+            return False
+        if now < since + channel.escalate_after:
+            round_.next_look.append(since + channel.escalate_after)
+            return False
+        return True
+
+    return _held(round_, batches, due, "wait whether somebody acknowledges")
+
+
 def hours(round_: Round, batches: list[Batch]) -> list[Batch]:
     """Outside its hours a channel waits: news and ends alike, but for the severities that it takes at any hour."""
-    open_: list[Batch] = []
-    for batch in batches:
+
+    def told(batch: Batch, alert: Alert) -> bool:
         when = _channel(batch).hours
-        alerts = tuple(a for a in batch.alerts if when is None or when.allow(a.severity, round_.now))
-        if alerts:
-            open_.append(dataclasses.replace(batch, alerts=alerts))
-        if len(alerts) < len(batch.alerts):
-            reason = f"{len(batch.alerts) - len(alerts)} wait for its hours"
-            round_.decisions.append(Decision(batch.service, _channel(batch).name, False, reason))
-    return open_
+        return when is None or when.allow(alert.severity, round_.now)
+
+    return _held(round_, batches, told, "wait for its hours")
 
 
 def deduplicate(round_: Round, batches: list[Batch]) -> list[Batch]:
-    """Tell a channel only what it has not heard: new alerts, ends (once), and after repeat_interval that it goes on."""
+    """Tell a channel only what it has not heard: new alerts, ends (once), and after repeat_interval that it goes on.
+
+    What somebody has acknowledged is not repeated.
+    """
     telling: list[Batch] = []
     for batch in batches:
         place = (batch.service, _channel(batch).name)
         known = round_.told.get(place, {})
         firing, still, resolved = _sort(batch.alerts, known)
-        repeat = round_.told_at.get(place, round_.now) + round_.configuration.monitor.repeat_interval
+        interval = _channel(batch).repeat_interval or round_.configuration.monitor.repeat_interval
+        repeat = round_.told_at.get(place, round_.now) + interval
+        waiting = [alert for alert in still if alert.fingerprint not in round_.acks]
         if firing:
             reason = "new alerts"
         elif resolved:
             reason = "alerts resolved"
-        elif still and repeat <= round_.now:
+        elif waiting and repeat <= round_.now:
             reason = "repeat interval elapsed"
         else:
-            round_.decisions.append(Decision(*place, False, "nothing new" if still else "nothing it was told of"))
+            why = "nothing new" if waiting else "acknowledged" if still else "nothing it was told of"
+            round_.decisions.append(Decision(*place, False, why))
             continue
         telling.append(_told(round_, batch, reason, firing, still, resolved))
     return telling
@@ -181,6 +211,9 @@ def trust(round_: Round, batches: list[Batch]) -> list[Batch]:
         firing, still, resolved = _sort(batch.alerts, {key: known[key] for key in same})
         if not (firing or still or resolved):
             round_.decisions.append(Decision(*place, False, "nothing it was told of"))
+            continue
+        if not (firing or resolved) and all(alert.fingerprint in round_.acks for alert in still):
+            round_.decisions.append(Decision(*place, False, "acknowledged"))
             continue
         reason = "new alerts" if firing else "alerts resolved" if resolved else "repeat interval elapsed"
         telling.append(_told(round_, batch, reason, firing, still, resolved))
@@ -207,6 +240,18 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
 
 def _filter(batches: list[Batch], keep: Callable[[Alert], bool]) -> list[Batch]:
     return [dataclasses.replace(batch, alerts=tuple(a for a in batch.alerts if keep(a))) for batch in batches]
+
+
+def _held(round_: Round, batches: list[Batch], keep: Callable[[Batch, Alert], bool], why: str) -> list[Batch]:
+    """The routed ``batches`` without the alerts that wait; a channel for which none is left has none."""
+    going: list[Batch] = []
+    for batch in batches:
+        alerts = tuple(alert for alert in batch.alerts if keep(batch, alert))
+        if alerts:
+            going.append(dataclasses.replace(batch, alerts=alerts))
+        if waiting := len(batch.alerts) - len(alerts):
+            round_.decisions.append(Decision(batch.service, _channel(batch).name, False, f"{waiting} {why}"))
+    return going
 
 
 def _wants(channel: Channel, alert: Alert) -> bool:

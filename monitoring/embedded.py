@@ -132,7 +132,7 @@ async def run(
 
         # What is pushed comes to the monitor's own address, and to the one where senders look first.
         written = remotewrite.Receiver(store, write_thread, clock).route()
-        held = holdingapi.routes(outbox, clock, own_thread)
+        held = holdingapi.routes(outbox, pipeline.firing, clock, own_thread)
         served = [*api.routes(sources), federate.route(sources), written, *routes(collector), *held]
         app = web.create_app(overview, served, collect, own_thread, token)
         pushed, no_otlp = serving.bind_otlp(configuration)

@@ -1,4 +1,4 @@
-"""What a person may hold back, over HTTP: ``/api/v1/silences``.
+"""What a person may hold back, over HTTP: ``/api/v1/silences`` and ``/api/v1/acks``.
 
 Who may read the monitor may hold back what it tells: the guard of ``web.py`` asks for the token or a loopback name.
 What changes something must be declared as JSON, which a web page elsewhere cannot send unasked: the browser would ask
@@ -19,7 +19,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from anvil_monitor.alerts import matchers, silences
+from anvil_monitor.alerts import acks, matchers, silences
+from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.yamltext import parse_duration
 
@@ -40,8 +41,10 @@ class RefusedError(Exception):
 Work = Callable[[Request, Mapping[str, Any]], Any]
 
 
-def routes(outbox: Outbox, clock: Callable[[], float], executor: Executor) -> list[Route]:
-    """The routes. ``executor`` runs what waits for the disk."""
+def routes(
+    outbox: Outbox, firing: Callable[[], list[Alert]], clock: Callable[[], float], executor: Executor
+) -> list[Route]:
+    """The routes. ``firing`` gives the alerts that fire; ``executor`` runs what waits for the disk."""
 
     def listed(_: Request, __: Mapping[str, Any]) -> Any:
         return {"silences": [silence.to_json() for silence in silences.since(outbox, clock())]}
@@ -58,11 +61,28 @@ def routes(outbox: Outbox, clock: Callable[[], float], executor: Executor) -> li
             raise RefusedError(404, f"there is no silence {request.path_params['number']}")
         return {}
 
+    def seen(_: Request, __: Mapping[str, Any]) -> Any:
+        return {"acks": [ack.to_json() for ack in acks.current(outbox).values()]}
+
+    def acknowledge(_: Request, body: Mapping[str, Any]) -> Any:
+        one = text(body, "alert")
+        found = acks.find(firing(), [one] if one else [str(each) for each in matchers.from_json(body.get("matchers"))])
+        author, reason = text(body, "author"), text(body, "reason")
+        return {"acks": [ack.to_json() for ack in acks.add(outbox, found, author=author, reason=reason, at=clock())]}
+
+    def take_back(request: Request, _: Mapping[str, Any]) -> Any:
+        if not acks.remove(outbox, request.path_params["fingerprint"]):
+            raise RefusedError(404, f"{request.path_params['fingerprint']} is not acknowledged")
+        return {}
+
     answered = answering(executor)
     return [
         Route("/api/v1/silences", answered(listed)),
         Route("/api/v1/silences", answered(add, changes=True), methods=["POST"]),
         Route("/api/v1/silences/{number:int}", answered(end), methods=["DELETE"]),
+        Route("/api/v1/acks", answered(seen)),
+        Route("/api/v1/acks", answered(acknowledge, changes=True), methods=["POST"]),
+        Route("/api/v1/acks/{fingerprint}", answered(take_back), methods=["DELETE"]),
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
 
-from anvil_monitor.alerts import silences
+from anvil_monitor.alerts import acks, silences
+from anvil_monitor.alerts.acks import Ack
+from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.pipeline import Pipeline
 from anvil_monitor.alerts.rulefile import Alerting, Group
@@ -42,9 +44,9 @@ class Overview:
         problems = list(self.problems())
         try:
             notifications = self.notifications(NOTIFICATIONS_SHOWN)
-            held = silences.since(self.outbox, self.clock())
+            held, seen = silences.since(self.outbox, self.clock()), acks.current(self.outbox)
         except OutboxError as error:
-            notifications, held = [], []
+            notifications, held, seen = [], [], {}
             problems.append(str(error))
         monitor = self.configuration.monitor
         return {
@@ -54,7 +56,7 @@ class Overview:
             "evaluated_at": round(self.board.at, 3),
             "evaluation_interval": monitor.evaluation_interval,
             "targets": [status.to_json() for status in self.board.targets],
-            "alerts": self.alerts(held),
+            "alerts": self.alerts(held, seen),
             "silences": [silence.to_json() for silence in held],
             "maintenance": self.maintenance(),
             "notifications": notifications,
@@ -64,13 +66,16 @@ class Overview:
             "series": self.store.series_count,
         }
 
-    def alerts(self, held: Sequence[Silence] = ()) -> list[dict[str, Any]]:
-        """Firing and pending alerts, with the numbers of the silences in ``held``: firing first, then the oldest."""
+    def alerts(self, held: Sequence[Silence] = (), seen: Mapping[str, Ack] | None = None) -> list[dict[str, Any]]:
+        """Firing and pending alerts, firing first, then the oldest.
+
+        Each with the numbers of those of ``held`` that silence it, and with its acknowledgement among ``seen``.
+        """
         found = [
             alert for _, state in self.groups for alert in list(state.alerts()) if alert.state is not State.INACTIVE
         ]
         found.sort(key=lambda alert: (alert.state is not State.FIRING, alert.active_at, alert.labels))
-        return [_alert(alert, held, self.clock()) for alert in found]
+        return [_alert(alert, held, seen or {}, self.clock()) for alert in found]
 
     def maintenance(self) -> list[dict[str, Any]]:
         """The maintenance windows that hold now."""
@@ -104,8 +109,10 @@ class Overview:
         return found
 
 
-def _alert(alert: ActiveAlert, held: Sequence[Silence], now: float) -> dict[str, Any]:
+def _alert(alert: ActiveAlert, held: Sequence[Silence], seen: Mapping[str, Ack], now: float) -> dict[str, Any]:
     labels = dict(alert.labels)
+    fingerprint = Alert(labels, {}, 0.0).fingerprint
+    ack = seen.get(fingerprint)
     return {
         "name": labels.get("alertname", ""),
         "service": labels.get("service", ""),
@@ -114,6 +121,8 @@ def _alert(alert: ActiveAlert, held: Sequence[Silence], now: float) -> dict[str,
         "state": alert.state.value,
         "since": alert.active_at,
         "fired_at": alert.fired_at,
+        "fingerprint": fingerprint,
+        "acknowledged": ack.to_json() if ack else None,
         "silenced_by": [silence.id for silence in held if silence.holds(labels, now)],
         "recovering": alert.keep_since is not None,
         "summary": alert.annotations.get("summary") or _about(labels),

@@ -1,4 +1,4 @@
-"""``[[maintenance]]`` and ``hours`` of a channel: read from ``monitor.toml`` into :mod:`.windows`."""
+"""``[[maintenance]]``, and when a channel is told: what ``monitor.toml`` says of time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .windows import DAY, DAYS, Hours, Maintenance, Once, Weekly
 CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
 MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
-CHANNEL_KEYS: Final = ("hours",)
+CHANNEL_KEYS: Final = ("hours", "escalate_after", "repeat_interval")
 WEEKLY_KEYS: Final = ("days", "from", "to", "timezone")
 
 
@@ -39,7 +39,17 @@ def maintenance(root: Table, services: tuple[str, ...], targets: tuple[str, ...]
 
 def channels(tables: Table, given: tuple[Channel, ...]) -> tuple[Channel, ...]:
     """The channels, each with what :data:`CHANNEL_KEYS` says of it."""
-    return tuple(replace(channel, hours=_hours(tables.table(channel.name))) for channel in given)
+    found: list[Channel] = []
+    for channel in given:
+        table = tables.table(channel.name)
+        after = table.duration("escalate_after") if "escalate_after" in table.values else 0.0
+        repeat = table.duration("repeat_interval") if "repeat_interval" in table.values else None
+        found.append(replace(channel, hours=_hours(table), escalate_after=after, repeat_interval=repeat))
+    if found and all(channel.escalate_after for channel in found):
+        todo = "take it out of the one that is to be told first"
+        place = f"{found[0].name}.escalate_after"
+        tables.problem(place, "every channel has escalate_after: nobody is told at first", todo)
+    return tuple(found)
 
 
 def _hours(channel: Table) -> Hours | None:

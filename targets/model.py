@@ -195,7 +195,11 @@ class Channel:
     url: Secret
     severities: tuple[str, ...] = ("critical", "warning")
     services: tuple[str, ...] = ()
-    hours: Hours | None = field(default=None, kw_only=True)  # when it is told; None: always
+    # When it is told (None: always); how long it waits for an acknowledgement of what others were told, and how long
+    # before it is told again (None: as [monitor] says), in seconds.
+    hours: Hours | None = field(default=None, kw_only=True)
+    escalate_after: float = field(default=0.0, kw_only=True)
+    repeat_interval: float | None = field(default=None, kw_only=True)
 
 
 # Addresses that only this machine reaches: whatever listens elsewhere needs a token.

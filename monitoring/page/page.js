@@ -6,7 +6,7 @@ const PATIENCE = 4000; // ms until an answer counts as none
 const STATES = {
   ok: ["✓", "kept"], missed: ["✕", "missed"], idle: ["–", "idle"], waiting: ["…", "waiting"], no_data: ["?", "no data"],
   firing: ["!", "firing"], pending: ["…", "pending"], up: ["✓", "up"], down: ["✕", "down"], unknown: ["…", "not yet"],
-  silenced: ["–", "silenced"], sent: ["✓", "delivered"], queued: ["→", "waiting"], retrying: ["↻", "retrying"], dead: ["✕", "given up"],
+  silenced: ["–", "silenced"], seen: ["✓", "seen"], sent: ["✓", "delivered"], queued: ["→", "waiting"], retrying: ["↻", "retrying"], dead: ["✕", "given up"],
 };
 const FILL_SPAN = 1.5; // the bar ends at one and a half times the limit
 const WIDTH = 300, HEIGHT = 64;
@@ -201,12 +201,26 @@ function drawTargets(targets) {
 
 function alertRow(alert) {
   return make("li", {},
-    make("div", {}, pill(alert.state), alert.silenced_by?.length ? pill("silenced") : ""),
+    make("div", {}, pill(alert.state), alert.silenced_by?.length ? pill("silenced") : "", alert.acknowledged ? pill("seen") : ""),
     make("div", { class: "what" }, make("strong", {}, alert.summary || alert.name),
       make("small", {}, [alert.name, alert.severity, alert.service].filter(Boolean).join(" · ")),
       alert.description && make("small", {}, alert.description),
       alert.recovering ? make("small", {}, "The promise is kept again; the alert ends unless it is broken once more.") : null),
-    make("div", { class: "when" }, `since ${clock(alert.since)}`, make("small", {}, age(alert.since))));
+    make("div", { class: "when" }, `since ${clock(alert.since)}`, make("small", {}, age(alert.since)), acknowledge(alert)));
+}
+
+// Whoever looks after an alert says so: it is not repeated then, and not escalated.
+function acknowledge(alert) {
+  if (alert.acknowledged) return make("small", {}, `seen by ${alert.acknowledged.author}`);
+  if (alert.state !== "firing" || !alert.fingerprint) return "";
+  const button = make("button", { type: "button" }, "Acknowledge");
+  button.addEventListener("click", () => {
+    const author = prompt("Who looks after it?", localStorage.getItem("author") ?? "")?.trim();
+    if (!author) return;
+    localStorage.setItem("author", author);
+    change("POST", "acks", button, { alert: alert.fingerprint, author });
+  });
+  return button;
 }
 
 // Who holds back what, why and until when.

@@ -36,7 +36,7 @@ def titles(outbox: Outbox, channel: str = "team") -> list[str]:
 def test_the_list_of_stages() -> None:
     """The product is one readable list."""
     names = [stage.__name__ for stage in STAGES]  # type: ignore[attr-defined]
-    assert names == ["silence", "inhibit", "group", "route", "hours", "deduplicate", "enqueue"]
+    assert names == ["silence", "inhibit", "group", "route", "escalate", "hours", "deduplicate", "enqueue"]
 
 
 def test_told_once(build: Any, outbox: Outbox, clock: Any, alerts: Any) -> None:

@@ -25,7 +25,7 @@ COMMANDS = (
     "query",
     "export",
     "rules",
-    "silence",
+    "silence", "ack",
     "ack",
     "backtest",
     "explain",

@@ -148,6 +148,66 @@ def test_no_page_elsewhere_may_ask(start: Callable[..., Any]) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+def test_an_acknowledgement_by_command_and_over_http(
+    start: Callable[..., Any], command: Callable[..., tuple[int, str]], server: Any, until: Callable[..., Any]
+) -> None:
+    """What people were told of is shown with its ID; its beginning acknowledges it; the page's state says by whom."""
+    running = start()
+    until(lambda: running.target("api_response_time")["value"] is not None)
+    assert command("ack") == (0, "nothing that people were told of is open\n")
+    server.latency = 0.4
+    until(lambda: any("API response time" in each["title"] + each["message"] for each in server.posted))
+
+    def alert() -> Any:
+        shown = [each for each in running.state()["alerts"] if each["target"] == "api_response_time"]
+        return next((each for each in shown if each["name"] == "TargetMissed"), None)
+
+    until(alert)
+    fingerprint = alert()["fingerprint"]
+    assert fingerprint[:8] in command("ack")[1]
+    assert command("ack", "feed", "--author", "Ada")[0] == 2
+    status, said = command("ack", fingerprint[:6], "--author", "Ada", "--reason", "restarting it")
+    assert (status, said) == (0, f"{fingerprint[:8]} TargetMissed shop api_response_time is acknowledged\n")
+    assert (alert()["acknowledged"]["author"], alert()["acknowledged"]["reason"]) == ("Ada", "restarting it")
+    assert "restarting it" in command("ack")[1]
+    assert running.http.delete(f"/api/v1/acks/{fingerprint}").status_code == 200
+    assert running.http.delete(f"/api/v1/acks/{fingerprint}").status_code == 404
+    body = {"matchers": ["target=api_response_time"], "author": "Bob"}
+    assert running.http.post("/api/v1/acks", json=body).status_code == 200
+    assert alert()["acknowledged"]["author"] == "Bob"
+    (ack,) = {one["fingerprint"]: one for one in running.http.get("/api/v1/acks").json()["data"]["acks"]
+              if one["fingerprint"] == fingerprint}.values()  # fmt: skip
+    assert (ack["author"], ack["reason"]) == ("Bob", "seen")
+    assert command("ack", fingerprint, "--undo")[1].endswith("is no longer acknowledged\n")
+    for wrong, words in (({"alert": "feed"}, "no alert"), ({"alert": fingerprint}, "author"), ({}, "must be a list"),
+                         ({"alert": 7, "author": "Bob"}, "must be text")):  # fmt: skip
+        answer = running.http.post("/api/v1/acks", json=wrong)
+        assert answer.status_code == 400
+        assert words in answer.json()["error"]
+
+
+@pytest.mark.needs("chromium")
+def test_the_page_acknowledges(start: Callable[..., Any], server: Any, until: Callable[..., Any]) -> None:
+    """Its button asks who, once; the alert then says who has seen it."""
+    api = pytest.importorskip("playwright.sync_api")
+    running = start()
+    server.latency = 0.4
+    until(lambda: "TargetMissed" in running.firing())
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: dialog.accept("Ada <b>L</b>"))
+        page.goto(running.url)
+        row = page.locator("#alerts li", has_text="API response time of shop").first
+        row.get_by_role("button", name="Acknowledge").click(timeout=20_000)
+        page.locator("#alerts").get_by_text("seen by Ada <b>L</b>").first.wait_for(timeout=20_000)
+        browser.close()
+    (ack,) = running.http.get("/api/v1/acks").json()["data"]["acks"]
+    assert ack["author"] == "Ada <b>L</b>"
+
+
 @pytest.mark.needs("chromium")
 def test_the_page_shows_a_silence_and_ends_it(start: Callable[..., Any]) -> None:
     """Who, why and until when stand on the page; its button ends the silence."""

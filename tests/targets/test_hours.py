@@ -194,3 +194,15 @@ def test_without_jumps_a_week_holds_its_hours(weekly: Weekly, moment: int) -> No
     assume(next(iter(offsets)).total_seconds() % 300 == 0)  # type: ignore[union-attr]
     held = sum(weekly.span(start + five * 300) is not None for five in range(7 * 288))
     assert held * 300 == len(weekly.days) * ((weekly.end - weekly.start) % DAY or DAY)
+
+
+def test_escalation_and_repeats_of_a_channel() -> None:
+    """Both are times; without them a channel is told at once, and again as [monitor] says."""
+    text = '[channels.a]\nurl = "env:A"\n[channels.b]\nurl = "env:B"\nescalate_after = "15m"\nrepeat_interval = "1h"'
+    first, second = parse(text).channels
+    assert (first.escalate_after, first.repeat_interval) == (0.0, None)
+    assert (second.escalate_after, second.repeat_interval) == (900.0, 3600.0)
+    with pytest.raises(ConfigurationError, match=r":3: every channel has escalate_after: nobody is told at first"):
+        parse('[channels.b]\nurl = "env:B"\nescalate_after = "15m"')
+    with pytest.raises(ConfigurationError, match=r':3: escalate_after = 15 .*as in "15ms"'):
+        parse('[channels.b]\nurl = "env:B"\nescalate_after = 15\n[channels.a]\nurl = "env:A"')
