@@ -21,6 +21,7 @@ from typing import Final
 from anvil_monitor.targets import Configuration
 
 from . import acks
+from .flapping import Flaps
 from .inhibition import LINGERING, SOURCES
 from .model import Alert, Told
 from .outbox import Outbox, OutboxError
@@ -75,6 +76,7 @@ class Pipeline:
         self._unmentioned: dict[str, int] = {}
         self._lingering: dict[str, tuple[Alert, float]] = {}
         self._seen: dict[str, float] = {}
+        self._flaps = Flaps(configuration.monitor.flap_limit, configuration.monitor.flap_window)
         self.problem: str | None = None
         self.decisions: tuple[Decision, ...] = ()
         monitor = configuration.monitor
@@ -89,6 +91,7 @@ class Pipeline:
                 # Told before a restart: it goes on until it had the time to fire again and did not.
                 self._alerts[fingerprint] = dataclasses.replace(alert, ends_at=None)
                 self._expires[fingerprint] = now + self._patience(alert)
+                self._flaps.restore(alert, now)
         acks.forget(outbox, acks.current(outbox).keys() - self._alerts.keys())
 
     def update(self, alerts: Sequence[Alert]) -> float | None:
@@ -96,25 +99,29 @@ class Pipeline:
         now = self._clock()
         self._unmentioned = {fingerprint: self._unmentioned.get(fingerprint, 0) + 1 for fingerprint in self._alerts}
         for alert in alerts:
-            before = self._alerts.get(alert.fingerprint)
+            fingerprint = alert.fingerprint
+            before = self._alerts.get(fingerprint)
             if not alert.firing and before is None:
                 continue
-            self._alerts[alert.fingerprint] = alert
-            self._expires[alert.fingerprint] = now + 4 * self._beat
-            self._unmentioned[alert.fingerprint] = 0
+            self._flaps.saw(fingerprint, before, alert, now)
+            self._alerts[fingerprint] = alert
+            self._expires[fingerprint] = now + 4 * self._beat
+            self._unmentioned[fingerprint] = 0
         return self.tick(now)
 
     def tick(self, now: float | None = None) -> float | None:
         """Run the stages. Returns when there is something to look at again (seconds since the epoch), if known."""
         now = self._clock() if now is None else now
         self._age(now)
+        self._flaps.settle(now)
         if not self._alerts:
             return None
         round_ = self._round(now)
         round_.inhibitors = self._inhibitors()
         try:
-            self._run(STAGES, round_, [Batch("", tuple(self._alerts.values()))])
-            self._forget_acks(round_, self._alerts.values())
+            shown = tuple(self._flaps.shown(fingerprint, alert) for fingerprint, alert in self._alerts.items())
+            self._run(STAGES, round_, [Batch("", shown)])
+            self._forget_acks(round_, shown)
             open_alerts = self._outbox.first_told().keys()
         except OutboxError as error:
             self._failed(str(error))

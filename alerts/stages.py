@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from anvil_monitor.targets import Channel, Configuration
 
-from . import inhibition, silences
+from . import flapping, inhibition, silences
 from .acks import Ack
 from .messages import message
 from .model import Alert, Draft, Notification, Told
@@ -269,12 +269,16 @@ def _sort(
 ) -> tuple[tuple[Alert, ...], tuple[Alert, ...], tuple[Alert, ...]]:
     """News, what goes on, and what is over, as a channel sees it that has heard of ``known``."""
     ordered = sorted(alerts, key=lambda a: (a.severity != "critical", a.starts_at, a.labels.get("target", ""), a.name))
-    heard = [alert for alert in ordered if alert.fingerprint in known]
-    return (
-        tuple(alert for alert in ordered if alert.firing and alert.fingerprint not in known),
-        tuple(alert for alert in heard if alert.firing),
-        tuple(alert for alert in heard if not alert.firing),
-    )
+    firing: list[Alert] = []
+    still: list[Alert] = []
+    resolved: list[Alert] = []
+    for alert in ordered:
+        before = known.get(alert.fingerprint)
+        if alert.firing:
+            (firing if before is None or flapping.changed(alert, before) else still).append(alert)
+        elif before is not None:
+            resolved.append(alert)
+    return tuple(firing), tuple(still), tuple(resolved)
 
 
 def _told(

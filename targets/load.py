@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import hours, settings
+from . import settings, telling
 from .lines import Lines
 from .model import (
     LOOPBACK,
@@ -79,12 +79,13 @@ def parse(text: str, path: Path | None = None, environ: Mapping[str, str] | None
     root.allow(("service", "targets", "channels", "maintenance", "monitor"))
 
     services = _services(root)
-    monitor = _monitor(root.table("monitor"), path, os.environ if environ is None else environ)
+    table = root.table("monitor")
+    monitor = telling.monitor(table, _monitor(table, path, os.environ if environ is None else environ))
     names = tuple(service.name for service in services)
     targets = _targets(root.table("targets"), defaults, names, monitor)
     table = root.table("channels")
-    channels = hours.channels(table, _channels(table, names))
-    maintenance = hours.maintenance(root, names, tuple(dict.fromkeys(target.name for target in targets)))
+    channels = telling.channels(table, _channels(table, names))
+    maintenance = telling.maintenance(root, names, tuple(dict.fromkeys(target.name for target in targets)))
     if any(problem.severity == "error" for problem in problems):
         raise ConfigurationError(sorted(problems, key=lambda problem: problem.line))
     return Configuration(services, targets, channels, monitor, path, maintenance)
@@ -187,7 +188,7 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
         if not settings.NAME.fullmatch(name):
             tables.problem(name, f"channel name {name!r} is not allowed", settings.NAME_RULE)
         table = tables.table(name)
-        table.allow((*hours.CHANNEL_KEYS, "url", "severities", "services"))
+        table.allow((*telling.CHANNEL_KEYS, "url", "severities", "services"))
         if "url" not in table.values:
             table.problem("", f"channel {name!r} has no url", f'add url = "env:{name.upper().replace("-", "_")}_URL"')
         url = table.secret("url") or Secret("env:MISSING")
@@ -198,7 +199,8 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
 
 
 def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Monitor:
-    table.allow(("listen", "otlp", "data", "token", "rules", "retention_size", *settings.MONITOR_TIMES))
+    more = ("listen", "otlp", *telling.MONITOR_KEYS)
+    table.allow((*more, "data", "token", "rules", "retention_size", *settings.MONITOR_TIMES))
     host, port = table.address("listen", default=settings.LISTEN)
     otlp = None if table.values.get("otlp") == settings.OFF else table.address("otlp", default=settings.LISTEN_OTLP)
     times = {name: table.duration(name, default=default) for name, default in settings.MONITOR_TIMES.items()}

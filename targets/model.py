@@ -230,6 +230,9 @@ class Monitor:
     otlp: tuple[str, int] | None = None
     rules: tuple[str, ...] = ()
     retention_size: float = 5e9
+    # An alert that fires more often than flap_limit (0: no limit) within flap_window is told once, as flapping.
+    flap_limit: int = field(default=5, kw_only=True)
+    flap_window: float = field(default=3600.0, kw_only=True)
 
     @property
     def address(self) -> str:

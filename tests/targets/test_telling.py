@@ -206,3 +206,12 @@ def test_escalation_and_repeats_of_a_channel() -> None:
         parse('[channels.b]\nurl = "env:B"\nescalate_after = "15m"')
     with pytest.raises(ConfigurationError, match=r':3: escalate_after = 15 .*as in "15ms"'):
         parse('[channels.b]\nurl = "env:B"\nescalate_after = 15\n[channels.a]\nurl = "env:A"')
+
+
+def test_the_flap_limit() -> None:
+    """A whole number of firings within a time; 0 is no limit."""
+    assert (parse("").monitor.flap_limit, parse("").monitor.flap_window) == (5, 3600.0)
+    monitor = parse('[monitor]\nflap_limit = 0\nflap_window = "10m"').monitor
+    assert (monitor.flap_limit, monitor.flap_window) == (0, 600.0)
+    with pytest.raises(ConfigurationError, match=r":2: flap_limit = -1 .*whole number from 0 to 1000"):
+        parse("[monitor]\nflap_limit = -1")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import date, datetime, time
 from typing import Any, Final
 
-from .model import Channel
+from .model import Channel, Monitor
 from .reader import Table
 from .settings import SEVERITIES
 from .windows import DAY, DAYS, Hours, Maintenance, Once, Weekly
@@ -18,6 +18,7 @@ CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
 MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
 CHANNEL_KEYS: Final = ("hours", "escalate_after", "repeat_interval")
+MONITOR_KEYS: Final = ("flap_limit", "flap_window")
 WEEKLY_KEYS: Final = ("days", "from", "to", "timezone")
 
 
@@ -50,6 +51,12 @@ def channels(tables: Table, given: tuple[Channel, ...]) -> tuple[Channel, ...]:
         place = f"{found[0].name}.escalate_after"
         tables.problem(place, "every channel has escalate_after: nobody is told at first", todo)
     return tuple(found)
+
+
+def monitor(table: Table, given: Monitor) -> Monitor:
+    """The monitor with what :data:`MONITOR_KEYS` say of it."""
+    limit = table.integer("flap_limit", default=given.flap_limit, least=0, most=1000)
+    return replace(given, flap_limit=limit, flap_window=table.duration("flap_window", default=given.flap_window))
 
 
 def _hours(channel: Table) -> Hours | None:
