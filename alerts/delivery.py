@@ -8,20 +8,24 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from anvil_monitor.targets import Channel, Configuration, format_duration
+from anvil_monitor.targets import Channel, Configuration, ConfigurationError, format_duration
 
+from .letters import History, Letter, Writer
 from .model import Message
 from .outbox import Outbox, OutboxError
-from .sender import AppriseSender, Outcome, Sender
+from .outcomes import Outcome
+from .sender import Sender, Senders
 
 logger = logging.getLogger(__name__)
 
 # A service may ask for a pause, but for none longer than this; what is due even later is so by a clock's jump.
 LONGEST_PAUSE: Final = 3600.0
 TIDY_EVERY: Final = 3600.0
+# Seconds that the picture of a message may take before it goes without.
+PICTURE_TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class Tally:
 class Delivery:
     """Sends what the outbox holds until :meth:`close`. Raises :class:`OutboxError` where another process does so.
 
-    ``environ`` holds the channels' secrets. Without ``sender``, Apprise sends.
+    ``environ`` holds the channels' secrets. Without ``sender``, the real ones send. ``history`` gives values for the
+    picture in a mail. Raises :class:`ConfigurationError` for a template that cannot be used.
     """
 
     def __init__(
@@ -62,15 +67,21 @@ class Delivery:
         sender: Sender | None = None,
         clock: Callable[[], float] = time.time,
         patience: Patience = Patience(),
+        history: History | None = None,
     ) -> None:
+        self._writer = Writer(configuration, history)
+        if self._writer.problems:
+            raise ConfigurationError(self._writer.problems)
         outbox.claim()
         self._configuration = configuration
         self._outbox = outbox
         self._environ = dict(environ)
         self._clock = clock
         self._patience = patience
-        origins = [channel.url.origin.partition(":") for channel in configuration.channels]
-        self._own = None if sender else AppriseSender(hide=[where for kind, _, where in origins if kind == "env"])
+        secrets = [secret for one in configuration.channels for secret in (one.url, one.signing_key) if secret]
+        origins = [secret.origin.partition(":") for secret in secrets]
+        hidden = [where for kind, _, where in origins if kind == "env"]
+        self._own = None if sender else Senders(environ, hidden)
         self._sender: Sender = sender or self._own  # type: ignore[assignment]
         self._wakes = {channel.name: asyncio.Event() for channel in configuration.channels}
         self._workers: list[asyncio.Task[None]] = []
@@ -160,14 +171,27 @@ class Delivery:
     async def _send(self, channel: Channel, message: Message) -> Outcome:
         try:
             url = channel.url.reveal(self._environ)
+            letter = await self._letter(channel, message)
             async with asyncio.timeout(self._patience.timeout):
-                return await self._sender.send(channel.name, url, message.title, message.body, message.kind)
+                return await self._sender.send(channel, url, letter)
         except LookupError as error:
             return Outcome(False, True, f"its URL is not to be had: {error}")
         except TimeoutError:
             return Outcome(False, True, f"no answer within {format_duration(self._patience.timeout)}")
         except Exception as error:  # noqa: BLE001 (no channel may end its worker; the text could hold the URL)
             return Outcome(False, True, f"the sender failed ({type(error).__name__})")
+
+    async def _letter(self, channel: Channel, message: Message) -> Letter:
+        """The letter, with a picture where there is history to draw one from in time."""
+        letter = self._writer.write(channel, message)
+        if not self._writer.draws(letter):
+            return letter
+        try:
+            async with asyncio.timeout(PICTURE_TIMEOUT):
+                return replace(letter, picture=await asyncio.to_thread(self._writer.picture, letter))
+        except Exception as error:  # noqa: BLE001 (a picture must not cost the message)
+            logger.warning("channel %s: a message goes without its picture: %s", channel.name, type(error).__name__)
+            return letter
 
     async def _settle(self, message: Message, outcome: Outcome) -> None:
         """Write down what became of ``message``. Until that is done the channel waits, or it would send it again."""

@@ -1,8 +1,8 @@
 """The process that sends, with Apprise in it: one for each channel that has something to say.
 
 Apprise costs 36 MB, its calls cannot be cancelled and share one thread pool, so it lives behind a pipe where it can be
-ended. One JSON object a line comes in on standard input (``url``, ``title``, ``body``, ``kind``) and one goes out on
-standard output for each (``delivered``, ``retryable``, ``reason``, ``retry_after``). URLs are secrets: they come
+ended. One JSON object a line comes in on standard input (``url``, ``title``, ``kind``, ``forms``, ``chosen``,
+``picture``) and one goes out on standard output for each: an :class:`~.outcomes.Outcome`. URLs are secrets: they come
 through the pipe, not through the command line, and no text of Apprise's or of an exception's leaves here, because
 those hold URLs. The process ends when its standard input does.
 
@@ -11,21 +11,22 @@ Run as ``python -P -m anvil_monitor.alerts.delivery_process``.
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import errno
 import json
 import os
 import queue
 import smtplib
-import socket
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any, BinaryIO, Final
 
-# HTTP: the request is refused as it stands. 408, 425 and 429 ask for another try; so do all of 5xx.
-AGAIN: Final = frozenset({408, 425, 429})
+from .fitting import PLOT_MARK, fitted, form_of
+from .outcomes import Outcome, describe, of_status
+
+PICTURE: Final = "last-hour.png"
 
 
 class Witness:
@@ -37,7 +38,7 @@ class Witness:
     def clear(self) -> None:
         self.http = 0
         self.smtp = 0
-        self.retry_after: float | None = None
+        self.retry_after = ""
         self.error: BaseException | None = None
 
     def install(self) -> None:
@@ -50,9 +51,7 @@ class Witness:
             with self._catch():
                 response = send(session, request, **options)
             self.http = response.status_code
-            # Only seconds; the other form, a date, is rare and its answer is our own backoff.
-            after = response.headers.get("Retry-After", "")
-            self.retry_after = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else None
+            self.retry_after = response.headers.get("Retry-After", "")
             return response
 
         requests.Session.send = watched_send  # type: ignore[assignment,method-assign]
@@ -80,47 +79,15 @@ class Witness:
             self.error = error
             raise
 
-    def outcome(self) -> dict[str, Any]:
+    def outcome(self) -> Outcome:
         """Why a send failed, and whether to try again."""
         if self.http >= 300:
-            retryable = self.http >= 500 or self.http in AGAIN
-            return _failure(f"HTTP status {self.http}", retryable, self.retry_after)
+            return of_status(self.http, self.retry_after)
         if self.smtp:
-            return _failure(f"SMTP status {self.smtp}", self.smtp < 500)
+            return Outcome(False, self.smtp < 500, f"SMTP status {self.smtp}")
         if self.error is not None:
-            return _failure(describe(self.error), True)
-        return _failure("the service did not accept it", True)
-
-
-def _failure(reason: str, retryable: bool, retry_after: float | None = None) -> dict[str, Any]:
-    return {"delivered": False, "retryable": retryable, "reason": reason, "retry_after": retry_after}
-
-
-def describe(error: BaseException) -> str:
-    """A connection error in words of our own: what it says itself may hold the URL."""
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS failed ({cause.reason or 'no reason given'})"
-        if isinstance(cause, socket.gaierror):
-            return "the host name was not found"
-        if isinstance(cause, TimeoutError):
-            return "the connection timed out"
-        if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
-            return f"the connection failed ({os.strerror(cause.errno)})"
-    name = type(error).__name__
-    return "the connection timed out" if "Timeout" in name else f"the connection failed ({name})"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and everything under it; requests and urllib3 keep causes in ``args`` and ``reason``, too."""
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, BaseException) and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [getattr(one, "reason", None), *one.args, one.__cause__, one.__context__]
+            return Outcome(False, True, describe(self.error))
+        return Outcome(False, True, "the service did not accept it")
 
 
 class Sending:
@@ -138,23 +105,40 @@ class Sending:
         )
         self._url = ""
         self._channel: Any = None
+        self._plugin: Any = None
 
-    def send(self, request: dict[str, str]) -> dict[str, Any]:
-        if self._channel is None or request["url"] != self._url:
+    def send(self, request: dict[str, Any]) -> Outcome:
+        if self._plugin is None or request["url"] != self._url:
             channel = self._apprise.Apprise(asset=self._asset)
             if not channel.add(request["url"]):
-                return _failure("its URL is none that Apprise understands", False)
-            self._channel, self._url = channel, request["url"]
+                return Outcome(False, False, "its URL is none that Apprise understands")
+            self._channel, self._url, self._plugin = channel, request["url"], channel[0]
+        form = form_of(self._plugin, request["chosen"], request["forms"])
+        title, body = fitted(self._plugin, form, request["title"], request["forms"][form])
+        body, pictures = self._picture(form, body, request["picture"])
         self._witness.clear()
-        result = self._channel.notify(
-            title=request["title"],
-            body=request["body"],
+        sent = self._channel.notify(
+            title=title,
+            body=body,
             notify_type=request["kind"],
-            body_format=self._apprise.NotifyFormat.TEXT,
+            body_format="text" if form == "short" else form,
+            attach=pictures or None,
         )
-        if result:
-            return {"delivered": True, "retryable": False, "reason": "", "retry_after": None}
-        return self._witness.outcome()
+        return Outcome(True) if sent else self._witness.outcome()
+
+    def _picture(self, form: str, body: str, encoded: str) -> tuple[str, list[Any]]:
+        """The picture for a service that shows one: in its place in a mail, else beside the message."""
+        fits = bool(encoded) and form in ("html", "markdown") and self._plugin.attachment_support
+        inline = fits and form == "html" and hasattr(self._plugin, "inline")
+        shown = f'<p><img src="cid:{PICTURE}" alt="the last hour" width="560"></p>' if inline else ""
+        body = body.replace(PLOT_MARK, shown)
+        if not fits:
+            return body, []
+        if inline:
+            self._plugin.inline = True
+        from apprise.attachment.memory import AttachMemory
+
+        return body, [AttachMemory(base64.b64decode(encoded), name=PICTURE, mimetype="image/png")]
 
 
 def serve(requests: Iterator[bytes], answers: BinaryIO) -> None:
@@ -174,8 +158,8 @@ def serve(requests: Iterator[bytes], answers: BinaryIO) -> None:
         try:
             outcome = sending.send(json.loads(line))
         except Exception as error:  # noqa: BLE001 (a plugin's fault must not end the process)
-            outcome = _failure(f"the service's plugin failed ({type(error).__name__})", True)
-        answer(outcome)
+            outcome = Outcome(False, True, f"the service's plugin failed ({type(error).__name__})")
+        answer(asdict(outcome))
 
 
 def main() -> int:

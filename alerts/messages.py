@@ -1,204 +1,167 @@
-"""The words that people read: a notification in, a plain-text title and body out.
+"""What a notification says, once: :func:`story` of it, which every form of a message is written from.
 
-Wording comes from the annotations of our own rules (``title``, ``measure``, ``value``, ``limit``, ``unit``,
-``promise``, ``dashboard``, ``runbook_url``); an alert without them is told by its ``summary``. What stands in an
-annotation or a label may come from anybody who can post an alert, so no text leaves here that could break a line,
-mention a whole channel or turn the reading direction round.
+``forms.py`` writes the forms; the plain text is made when the notification is, and is what the ledger shows.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 import re
-import time
-from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 
-from anvil_monitor.targets import Unit, format_duration, format_value
+from anvil_monitor.targets import format_duration
 
+from . import wording
 from .model import Alert, Notification
+from .wording import TITLE_LENGTH as TITLE_LENGTH
+from .wording import plain as plain
 
-TITLE_LENGTH = 160
-TEXT_LENGTH = 600
 # An outage of everything must stay readable, and below the length at which chat services cut a message.
-ALERTS_SHOWN = 10
-
-UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-# Slack's <!channel> and <@U123>, Discord's <@&42>, and the words that wake up everybody.
-MENTION = re.compile(r"<(?=[!@#])|@(?=(?:everyone|here|channel|all|room|team)\b)", re.IGNORECASE)
-ZERO_WIDTH_SPACE = "\u200b"
-
-# The alert whose value is the measure of its target. Others carry a value that reads otherwise: told by their summary.
-MEASURED = "TargetMissed"
-# How the end of an alert is told; {0} is its title.
-OVER = {"ServiceDown": "{0} answers again", "TargetNoData": "{0} is measured again", MEASURED: "{0} recovered"}
-# Our own runbooks are pages of the project's tree as long as they have no address.
-LINK = re.compile(r"https?://\S+|\w[\w./-]*\.md")
+ALERTS_SHOWN: Final = 10
 
 
-def plain(text: str, length: int = TEXT_LENGTH) -> str:
-    """``text`` as one harmless line of at most ``length`` characters."""
-    line = " ".join(UNSAFE.sub(" ", text).split())
-    line = MENTION.sub(lambda match: match.group() + ZERO_WIDTH_SPACE, line)
-    return line if len(line) <= length else line[: length - 1] + "…"
+class State(enum.StrEnum):
+    """What an alert is to the channel that is told: news, known and going on, or over."""
+
+    FIRING = "firing"
+    STILL = "still"
+    OVER = "over"
 
 
-def message(notification: Notification) -> tuple[str, str]:
-    """Title and body of ``notification``."""
-    groups = (
-        (notification.firing, _fires),
-        (notification.still, _still),
-        (notification.resolved, _recovered),
-    )
-    paragraphs: list[str] = []
-    total = 0
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is told of one alert. All texts are single harmless lines; ``since`` and ``lasted`` are in words.
+
+    ``details`` say where to look, by heading; ``links`` are addresses by name. ``value`` and ``limit`` are empty
+    unless they are the measure of a target.
+    """
+
+    state: State
+    alert: Alert
+    headline: str
+    sentences: tuple[str, ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    value: str = ""
+    limit: str = ""
+    since: str = ""
+    lasted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A notification in words. ``more``: alerts that are only counted; ``links`` belong to the whole of it."""
+
+    title: str
+    kind: str
+    service: str
+    parts: tuple[Part, ...]
+    more: int = 0
+    links: tuple[tuple[str, str], ...] = ()
+
+
+def story(told: Notification) -> Story:
+    """The words of ``told``."""
+    groups = ((told.firing, _fires), (told.still, _still), (told.resolved, _recovered))
+    parts: list[Part] = []
+    total = told.more
     for alerts, tell in groups:
         total += len(alerts)
-        shown = alerts[: max(0, ALERTS_SHOWN - len(paragraphs))]
-        paragraphs += ["\n".join(tell(alert, notification)) for alert in shown]
-    if total > len(paragraphs):
-        paragraphs.append(f"… and {total - len(paragraphs)} more")
-    return _title(notification), "\n\n".join(paragraphs)
+        parts += [tell(alert, told) for alert in alerts[: max(0, ALERTS_SHOWN - len(parts))]]
+    links = tuple((plain(name, 60), plain(url)) for name, url in told.links if wording.LINK.fullmatch(plain(url)))
+    service = plain(told.service, 60)
+    return Story(_title(told), told.kind, service, tuple(parts), total - len(parts), links)
 
 
-def _title(notification: Notification) -> str:
-    firing = notification.firing or notification.still
-    again = "still: " if firing and not notification.firing else ""
+def message(told: Notification) -> tuple[str, str]:
+    """Title and body of ``told`` as plain text."""
+    words = story(told)
+    return words.title, text(words)
+
+
+def text(words: Story) -> str:
+    """The body as plain text: a paragraph an alert."""
+    paragraphs = [
+        "\n".join([part.headline, *part.sentences, *_lines(part.details), *_lines(part.links)]) for part in words.parts
+    ]
+    if words.more:
+        paragraphs.append(f"… and {words.more} more")
+    if words.links:
+        paragraphs.append("\n".join(_lines(words.links)))
+    return "\n\n".join(paragraphs)
+
+
+def _lines(pairs: tuple[tuple[str, str], ...]) -> list[str]:
+    return [f"{name}: {text_}" for name, text_ in pairs]
+
+
+def _title(told: Notification) -> str:
+    firing = told.firing or told.still
+    again = "still: " if firing and not told.firing else ""
     if len(firing) == 1:
-        text = again + _headline(firing[0])
+        words = again + wording.headline(firing[0])
     elif firing:
-        text = f"{again}{len(firing)} alerts: {_names(firing)}"
+        words = f"{again}{len(firing)} alerts: {wording.names(firing)}"
     else:
-        text = ", ".join(dict.fromkeys(_over(alert) for alert in notification.resolved))
-    service = plain(notification.service, 60)
-    if service and not re.search(rf"(?<!\w){re.escape(service)}(?!\w)", text):
-        text = f"{service}: {text}"
-    return plain(text, TITLE_LENGTH)
+        words = ", ".join(dict.fromkeys(wording.over(alert) for alert in told.resolved))
+    service = plain(told.service, 60)
+    if service and not re.search(rf"(?<!\w){re.escape(service)}(?!\w)", words):
+        words = f"{service}: {words}"
+    return plain(words, TITLE_LENGTH)
 
 
-def _headline(alert: Alert) -> str:
-    if _measured(alert):
-        return f"{_name(alert)} {_value(alert)}, target {_promise(alert)}"
-    return plain(alert.annotations.get("summary") or alert.name or "alert", TITLE_LENGTH)
-
-
-def _fires(alert: Alert, told: Notification) -> list[str]:
-    since = _clock(alert.starts_at, told.at)
-    if _measured(alert):
-        first = f"{_name(alert)} {_value(alert)} ({_measure(alert)}), target {_promise(alert)}, since {since}"
-    else:
-        first = f"{_headline(alert)}, since {since}"
-    lines = [first]
+def _fires(alert: Alert, told: Notification, again: str = "") -> Part:
+    since = wording.clock(alert.starts_at, told.at)
+    head = wording.headline(alert)
+    first, value, limit = head, "", ""
+    if wording.measured(alert):
+        value, limit = f"{wording.value(alert)} ({wording.measure(alert)})", wording.promise(alert)
+        first = f"{wording.name(alert)} {value}, target {limit}"
+    first = f"{first}, since {since}"
     description = plain(alert.annotations.get("description", ""))
-    if description and description not in (first, _headline(alert)):
-        lines.append(description)
-    lines += _links(alert)
-    return lines
+    return Part(
+        State.STILL if again else State.FIRING,
+        alert,
+        f"Still, for {again}: {first}" if again else first,
+        (description,) if description and description not in (first, head) else (),
+        wording.details(alert),
+        wording.links(alert),
+        value,
+        limit,
+        since,
+        again or format_duration(max(0.0, told.at - alert.starts_at)),
+    )
 
 
-def _still(alert: Alert, told: Notification) -> list[str]:
+def _still(alert: Alert, told: Notification) -> Part:
     lasted = format_duration(max(0.0, told.at - alert.starts_at))
     if told.firing or told.resolved:
-        return [f"Still: {_headline(alert)}, for {lasted}"]
-    first, *rest = _fires(alert, told)
-    return [f"Still, for {lasted}: {first}", *rest]
+        since = wording.clock(alert.starts_at, told.at)
+        head = f"Still: {wording.headline(alert)}, for {lasted}"
+        return Part(State.STILL, alert, head, since=since, lasted=lasted)
+    return _fires(alert, told, again=lasted)
 
 
-def _recovered(alert: Alert, told: Notification) -> list[str]:
+def _recovered(alert: Alert, told: Notification) -> Part:
     end = alert.ends_at if alert.ends_at is not None else told.at
+    since = wording.clock(alert.starts_at, told.at)
     lasted = format_duration(max(0.0, end - alert.starts_at))
-    period = f"{lasted}, {_clock(alert.starts_at, told.at)} to {_clock(end, told.at)}"
-    if not _measured(alert):
-        return [f"{_over(alert)}, after {period}", f"It was: {_headline(alert)}", *_links(alert, False)]
-    now = told.current.get(alert.fingerprint)
+    period = f"{lasted}, {since} to {wording.clock(end, told.at)}"
+    links = wording.links(alert, runbook=False)
+    if not wording.measured(alert):
+        head = f"{wording.over(alert)}, after {period}"
+        was = f"It was: {wording.headline(alert)}"
+        return Part(State.OVER, alert, head, (was,), links=links, since=since, lasted=lasted)
+    now, limit, measure = told.current.get(alert.fingerprint), wording.promise(alert), wording.measure(alert)
+    value = ""
     if now is not None and not math.isnan(now):
-        text = (
-            f"recovered: {_format(now, alert)} ({_measure(alert)}), target {_promise(alert)}, was missed for {period}"
-        )
+        value = f"{wording.in_unit(now, alert)} ({measure})"
+        words = f"recovered: {value}, target {limit}, was missed for {period}"
     elif now is not None:
-        text = f"no longer missed: no traffic now, target {_promise(alert)}, was missed for {period}"
+        words = f"no longer missed: no traffic now, target {limit}, was missed for {period}"
     else:
-        text = f"recovered, target {_promise(alert)}, was missed for {period}, last {_value(alert)} ({_measure(alert)})"
-    return [f"{_name(alert)} {text}", *_links(alert, False)]
-
-
-def _links(alert: Alert, runbook: bool = True) -> list[str]:
-    wanted = [("Dashboard", alert.annotations.get("dashboard", ""))]
-    if runbook:
-        wanted.append(("Runbook", alert.annotations.get("runbook_url", "")))
-    return [f"{name}: {plain(url)}" for name, url in wanted if LINK.fullmatch(plain(url))]
-
-
-def _names(alerts: Iterable[Alert]) -> str:
-    return ", ".join(dict.fromkeys(_name(alert) for alert in alerts))
-
-
-def _over(alert: Alert) -> str:
-    title = plain(alert.annotations.get("title", ""), 120)
-    if title and alert.name in OVER:
-        return OVER[alert.name].format(title)
-    of = f" of {plain(alert.service, 60)}" if alert.service else ""
-    return f"{plain(alert.name or 'alert', 120)}{of} is over"
-
-
-def _measured(alert: Alert) -> bool:
-    given = alert.annotations
-    return alert.name == MEASURED and bool(given.get("value") and given.get("measure") and given.get("limit"))
-
-
-def _name(alert: Alert) -> str:
-    """What the alert is about in a few words: the target's title, or the alert's own name."""
-    title = alert.annotations.get("title", "")
-    if alert.name != MEASURED and title:
-        return plain(f"{title} ({alert.name})", 120)
-    return plain(title or alert.name or "alert", 120)
-
-
-def _measure(alert: Alert) -> str:
-    return plain(alert.annotations["measure"], 80)
-
-
-def _value(alert: Alert) -> str:
-    return _number(alert.annotations["value"], alert)
-
-
-def _promise(alert: Alert) -> str:
-    """``< 200 ms`` or ``100+ users``, as :attr:`Target.promise` says it."""
-    if promise := alert.annotations.get("promise"):
-        return plain(promise, 60)
-    limit = alert.annotations["limit"]
-    try:
-        number = float(limit)
-    except ValueError:
-        return plain(limit, 60)  # already in words
-    if _unit(alert) is Unit.USERS:
-        return f"{number:g}+ {Unit.USERS.value}"
-    return f"< {_format(number, alert)}"
-
-
-def _number(text: str, alert: Alert) -> str:
-    try:
-        return _format(float(text), alert)
-    except ValueError:
-        return plain(text, 60)
-
-
-def _format(value: float, alert: Alert) -> str:
-    unit = _unit(alert)
-    return format_value(value, unit) if unit else f"{value:g}"
-
-
-def _unit(alert: Alert) -> Unit | None:
-    try:
-        return Unit(alert.annotations.get("unit") or alert.labels.get("unit", ""))
-    except ValueError:
-        return None
-
-
-def _clock(at: float, now: float) -> str:
-    """The local time with its zone; with the date where it is not today's."""
-    try:
-        local, today = time.localtime(at), time.localtime(now)
-    except (OverflowError, ValueError, OSError):
-        return "an unknown time"
-    same_day = local[:3] == today[:3]
-    return time.strftime("%H:%M:%S %Z" if same_day else "%Y-%m-%d %H:%M:%S %Z", local).strip()
+        words = f"recovered, target {limit}, was missed for {period}, last {wording.value(alert)} ({measure})"
+    head = f"{wording.name(alert)} {words}"
+    return Part(State.OVER, alert, head, links=links, value=value, limit=limit, since=since, lasted=lasted)

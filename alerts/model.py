@@ -74,6 +74,7 @@ class Notification:
     ``firing`` is news to the channel, ``still`` it has heard of and goes on, ``resolved`` it has heard of and is over.
     ``reason`` says why it is told now ("new alerts", "repeat interval elapsed", …). ``current`` holds, by fingerprint,
     what a recovered target measures now, where that is known. ``more``: alerts that it stands for besides these.
+    ``links``: addresses, by name, of what can be done about the whole of it.
     """
 
     service: str
@@ -84,6 +85,7 @@ class Notification:
     resolved: tuple[Alert, ...] = ()
     current: Mapping[str, float] = field(default_factory=dict)
     more: int = 0
+    links: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> str:
         """The notification with at most :data:`CARRIED` alerts of each kind; the rest is counted in ``more``."""
@@ -93,14 +95,15 @@ class Notification:
         document = {name: [alert.to_dict() for alert in alerts] for name, alerts in kept.items()}
         current = {key: value for key, value in self.current.items() if key in known}
         rest = {"service": self.service, "at": self.at, "reason": self.reason, "more": self.more + left}
-        return json.dumps({**document, **rest, "current": current})
+        return json.dumps({**document, **rest, "current": current, "links": self.links})
 
     @classmethod
     def from_json(cls, text: str) -> Notification:
         """Raises ``ValueError``, ``TypeError`` or ``KeyError`` for a text that :meth:`to_json` has not written."""
         document = json.loads(text)
         alerts = {name: tuple(Alert(**one) for one in document.pop(name)) for name in ("firing", "still", "resolved")}
-        return replace(cls(**document), **alerts)
+        links = tuple((str(name), str(url)) for name, url in document.pop("links", ()))
+        return replace(cls(**document), links=links, **alerts)
 
     @property
     def kind(self) -> str:

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import asdict
+from typing import Any, Final, Protocol
+
+from anvil_monitor.targets import Channel
+
+from .hooks import HookSender, is_hook
+from .letters import Letter
+from .outcomes import Outcome as Outcome
 
 IDLE: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one send. ``retryable``: another try can help. ``retry_after``: seconds the service asked for."""
-
-    delivered: bool
-    retryable: bool = False
-    reason: str = ""
-    retry_after: float | None = None
 
 
 class Sender(Protocol):
     """What delivery needs of the world. Cancelling ``send`` must end it."""
 
-    async def send(self, channel_name: str, url: str, title: str, body: str, kind: str) -> Outcome: ...
+    async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome: ...
+
+
+class Senders:
+    """The senders of the real world: plain webhooks by ourselves, everything else through Apprise."""
+
+    def __init__(self, environ: Mapping[str, str], hide: Collection[str] = ()) -> None:
+        self._apprise = AppriseSender(hide)
+        self._hooks = HookSender(environ)
+
+    async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
+        sender: Sender = self._hooks if is_hook(url) else self._apprise
+        return await sender.send(channel, url, letter)
+
+    def pids(self) -> dict[str, int]:
+        """The process of each channel that has one now."""
+        return self._apprise.pids()
+
+    async def close(self) -> None:
+        await self._apprise.close()
 
 
 class AppriseSender:
@@ -44,15 +60,16 @@ class AppriseSender:
         self._children: dict[str, Child] = {}
         self._killed: list[Child] = []
 
-    async def send(self, channel_name: str, url: str, title: str, body: str, kind: str) -> Outcome:
+    async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
         """Send one message. Cancelled (a timeout), it kills the child that hangs."""
+        channel_name = channel.name
         child = self._children.get(channel_name)
         if child is None or not child.alive:
             if child is not None:
                 self._part_with(child)
             child = self._children[channel_name] = Child(self._environ, self._idle)
         try:
-            return await child.send({"url": url, "title": title, "body": body, "kind": kind})
+            return await child.send(as_request(url, letter))
         except BaseException:
             del self._children[channel_name]
             self._part_with(child)
@@ -74,6 +91,18 @@ class AppriseSender:
             child.kill()
         for child in children:
             await child.ended()
+
+
+def as_request(url: str, letter: Letter) -> dict[str, Any]:
+    """What a delivery process is asked: every form of the letter, of which the plugin there chooses."""
+    return {
+        "url": url,
+        "title": letter.title,
+        "kind": letter.kind,
+        "forms": {form: asdict(written) for form, written in letter.forms.items()},
+        "chosen": letter.chosen,
+        "picture": base64.b64encode(letter.picture).decode(),
+    }
 
 
 class Child:
@@ -100,7 +129,7 @@ class Child:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
-    async def send(self, request: dict[str, str]) -> Outcome:
+    async def send(self, request: dict[str, Any]) -> Outcome:
         if self._timer:
             self._timer.cancel()
         if self._process is None and (problem := await self._start()):

@@ -89,10 +89,13 @@ class Branch:
 Node: TypeAlias = str | Action | Branch
 
 
-def parse(text: str) -> tuple[Node, ...]:
-    """The nodes of ``text``. Raises :class:`TemplateError` naming the construct that is wrong or not supported."""
+def parse(text: str, variables: Sequence[str] = ()) -> tuple[Node, ...]:
+    """The nodes of ``text``. Raises :class:`TemplateError` naming the construct that is wrong or not supported.
+
+    ``variables``: what stands for those of Prometheus (``$value`` …) in a template of another kind, which has no dot.
+    """
     pieces = _Pieces(text)
-    nodes, ended = _block(pieces, list(FIELDS.values()), outermost=True, depth=0)
+    nodes, ended = _block(pieces, list(variables or FIELDS.values()), outermost=not variables, depth=0)
     if ended:
         raise TemplateError(f"unexpected {_shown('{{' + ended + '}}')}")
     return nodes

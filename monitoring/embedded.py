@@ -16,18 +16,19 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from anvil_monitor.alerts import rulefile, templates
+from anvil_monitor.alerts import letters, rulefile, templates
 from anvil_monitor.alerts.delivery import Delivery
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.notifier import OUTBOX_FILE
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.pipeline import Pipeline
+from anvil_monitor.alerts.rulefile import Group
 from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.exporter.exposition import Family
 from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
@@ -38,6 +39,7 @@ from . import api, apistate, federate, holdingapi, remotewrite, selfmetrics, ser
 from .history.history import History, HistoryError
 from .history.joined import MEMORY, HistoryStore
 from .overview import Overview
+from .past import past
 from .promql import Engine
 from .restore import restore
 from .rulemanager import RuleManager, State
@@ -51,6 +53,7 @@ RULE_FILE: Final = Path("rules.yml")
 # Seconds. A rule that takes longer would miss its slots; a page should not wait longer.
 RULE_TIMEOUT: Final = 10.0
 QUERY_TIMEOUT: Final = 30.0
+PICTURE_TIMEOUT: Final = 3.0
 # Of the 5 s in which everything ends: delivery gets most, the rest is quick.
 DELIVERY_GRACE: Final = 3.0
 
@@ -62,19 +65,20 @@ async def run(
     stop: asyncio.Event,
     ready: Callable[[str], object] | None = None,
     view: Callable[[str], terminal.View] | None = None,
+    revise: Callable[[Sequence[Group]], Sequence[Group]] = tuple,
 ) -> None:
     """Watch until ``stop`` is set; everything that was started has then ended, within 5 s.
 
     ``ready`` is called with the monitor's own URL once it answers. ``view`` makes what shows the state to a person
-    (default: the terminal). Raises :class:`ConfigurationError`, before anything is started, for an address in use, an
-    outbox or a rule file that cannot be used and a token that cannot be read.
+    (default: the terminal); ``revise`` may change the rules that are evaluated (a drill marks its own). Raises
+    :class:`ConfigurationError`, before anything is started, for an address in use, an outbox or a rule file that cannot
+    be used and a token that cannot be read.
     """
     token = _token(configuration, environ)
     own_groups = userrules.load(configuration)
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(serving.bind(configuration))
         outbox = stack.enter_context(_outbox(configuration))
-        delivery = _delivery(configuration, outbox, environ)
         history = stack.enter_context(_history(configuration))
         rule_thread = stack.enter_context(Threads(1, "rules"))
         query_threads = stack.enter_context(Threads(2, "queries"))
@@ -87,6 +91,7 @@ async def run(
         clock, started = time.time, time.time()
         store = HistoryStore(history, memory_seconds=min(MEMORY, configuration.monitor.retention))
         engine = Engine(store, timeout=RULE_TIMEOUT)
+        delivery = _delivery(configuration, outbox, environ, past(Engine(store, timeout=PICTURE_TIMEOUT).range))
         board = Board(configuration, started)
         pipeline = Pipeline(configuration, outbox, measure=board.measure, holds=userrules.holds(own_groups))
         look: list[float | None] = [None]  # when the pipeline wants to look at its alerts again
@@ -98,7 +103,7 @@ async def run(
         def expand(text: str, data: templates.Data) -> str:
             return templates.parse(text).expand(replace(data, external_url=configuration.monitor.address))
 
-        groups = [*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups]
+        groups = revise([*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups])
         rules = RuleManager(
             groups,
             engine.instant,
@@ -209,11 +214,14 @@ async def _end(*tasks: asyncio.Task[Any]) -> None:
 
 @contextlib.contextmanager
 def _outbox(configuration: Configuration) -> Iterator[Outbox]:
-    try:
-        outbox = Outbox(configuration.monitor.data.expanduser() / OUTBOX_FILE)
-    except OutboxError as error:
-        raise ConfigurationError([Problem(str(error))]) from None
-    with contextlib.closing(outbox):
+    with contextlib.ExitStack() as stack:
+        try:
+            outbox = stack.enter_context(
+                contextlib.closing(Outbox(configuration.monitor.data.expanduser() / OUTBOX_FILE))
+            )
+            outbox.claim()
+        except OutboxError as error:
+            raise ConfigurationError([Problem(str(error))]) from None
         yield outbox
 
 
@@ -228,9 +236,11 @@ def _history(configuration: Configuration) -> Iterator[History]:
         yield history
 
 
-def _delivery(configuration: Configuration, outbox: Outbox, environ: dict[str, str]) -> Delivery:
+def _delivery(
+    configuration: Configuration, outbox: Outbox, environ: dict[str, str], history: letters.History
+) -> Delivery:
     try:
-        return Delivery(configuration, outbox, environ)
+        return Delivery(configuration, outbox, environ, history=history)
     except OutboxError as error:  # another monitor sends from it
         raise ConfigurationError([Problem(str(error))]) from None
 

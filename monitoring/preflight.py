@@ -7,6 +7,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from anvil_monitor.alerts import hooks
+from anvil_monitor.alerts.letters import Writer
 from anvil_monitor.exporter.names import HISTOGRAM_EDGE_MISSING, HTTP_DURATION
 from anvil_monitor.targets import Configuration, Problem, Secret, Service, histogram_limits
 
@@ -23,7 +25,10 @@ def local(configuration: Configuration, environ: dict[str, str]) -> list[Problem
             problems.append(
                 Problem(f"{place}: {reason}", todo="see the Apprise documentation for the URL of your service")
             )
-    for secret in [configuration.monitor.token, *(service.metrics_token for service in configuration.services)]:
+    problems += Writer(configuration).problems
+    keys = (channel.signing_key for channel in configuration.channels)
+    tokens = (service.metrics_token for service in configuration.services)
+    for secret in [configuration.monitor.token, *tokens, *keys]:
         if secret is not None:
             _reveal(secret, environ, secret.origin, problems)
     return problems
@@ -137,7 +142,9 @@ def _reveal(secret: Secret, environ: dict[str, str], place: str, problems: list[
 
 
 def _refused(url: str) -> str:
-    """Why Apprise does not take ``url``, without a word of it."""
+    """Why nobody can send to ``url``, without a word of it."""
+    if hooks.is_hook(url):
+        return hooks.refused(url)
     import apprise
 
     return (

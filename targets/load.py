@@ -188,19 +188,33 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
         if not settings.NAME.fullmatch(name):
             tables.problem(name, f"channel name {name!r} is not allowed", settings.NAME_RULE)
         table = tables.table(name)
-        table.allow((*telling.CHANNEL_KEYS, "url", "severities", "services"))
+        table.allow((*telling.CHANNEL_KEYS, "url", "severities", "services", "format", "template", "signing_key"))
         if "url" not in table.values:
             table.problem("", f"channel {name!r} has no url", f'add url = "env:{name.upper().replace("-", "_")}_URL"')
         url = table.secret("url") or Secret("env:MISSING")
         severities = table.names("severities", among=settings.SEVERITIES, kind="severity")
         chosen = table.names("services", among=services, kind="service")
-        channels.append(Channel(name, url, severities or settings.SEVERITIES, chosen))
+        form, template = table.one_of("format", settings.FORMATS), table.file("template")
+        if template is not None and not form:
+            todo = f'add format = "…", one of {", ".join(settings.FORMATS)}'
+            table.problem("template", f"the template of channel {name!r} is for no format", todo)
+        channels.append(
+            Channel(
+                name,
+                url,
+                severities or settings.SEVERITIES,
+                chosen,
+                form,
+                template,
+                table.secret("signing_key"),
+            )
+        )
     return tuple(channels)
 
 
 def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Monitor:
     more = ("listen", "otlp", *telling.MONITOR_KEYS)
-    table.allow((*more, "data", "token", "rules", "retention_size", *settings.MONITOR_TIMES))
+    table.allow((*more, "data", "token", "rules", "retention_size", "templates", *settings.MONITOR_TIMES))
     host, port = table.address("listen", default=settings.LISTEN)
     otlp = None if table.values.get("otlp") == settings.OFF else table.address("otlp", default=settings.LISTEN_OTLP)
     times = {name: table.duration(name, default=default) for name, default in settings.MONITOR_TIMES.items()}
@@ -220,7 +234,9 @@ def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Mon
     given = table.matching("rules", settings.RULE_FILE, settings.RULE_FILE_RULE)
     rules = tuple(str(base / Path(each).expanduser()) for each in given)
     size = table.quantity("retention_size", Unit.BYTES, default=settings.RETENTION_SIZE)
-    return Monitor(host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, retention_size=size, **times)
+    templates = table.file("templates")
+    return Monitor(host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, retention_size=size,
+                   templates=templates, **times)  # fmt: skip
 
 
 def _state_home(environ: Mapping[str, str]) -> Path:

@@ -189,7 +189,11 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Where people are told: an Apprise URL under a name, for some severities and services (empty: all)."""
+    """Where people are told: an Apprise URL under a name, for some severities and services (empty: all).
+
+    ``format``: the form of its messages (empty: by what the service can show); ``template``: a file for it instead of
+    ours; ``signing_key``: what a plain webhook's body is signed with.
+    """
 
     name: str
     url: Secret
@@ -200,6 +204,9 @@ class Channel:
     hours: Hours | None = field(default=None, kw_only=True)
     escalate_after: float = field(default=0.0, kw_only=True)
     repeat_interval: float | None = field(default=None, kw_only=True)
+    format: str = ""
+    template: Path | None = None
+    signing_key: Secret | None = None
 
 
 # Addresses that only this machine reaches: whatever listens elsewhere needs a token.
@@ -213,7 +220,7 @@ class Monitor:
     History is kept for ``retention``, and at most ``retention_size`` bytes of it.
 
     ``otlp``: where it takes metrics over OTLP/HTTP, besides its own address; ``None``: nowhere else.
-    ``rules``: patterns of the user's own rule files.
+    ``rules``: patterns of the user's own rule files. ``templates``: a folder of message templates of the user's own.
     """
 
     host: str
@@ -233,6 +240,7 @@ class Monitor:
     # An alert that fires more often than flap_limit (0: no limit) within flap_window is told once, as flapping.
     flap_limit: int = field(default=5, kw_only=True)
     flap_window: float = field(default=3600.0, kw_only=True)
+    templates: Path | None = None
 
     @property
     def address(self) -> str:

@@ -136,6 +136,22 @@ class Table:
                      f'put it elsewhere and write {key} = "env:NAME" or {key} = "file:PATH"')  # fmt: skip
         return None
 
+    def one_of(self, key: str, among: tuple[str, ...]) -> str:
+        """One of these words; empty where nothing is given."""
+        value = self._get(key, "")
+        if value in ("", *among):
+            return str(value)
+        self._wrong(key, value, f"must be one of {', '.join(among)}")
+        return ""
+
+    def file(self, key: str) -> Path | None:
+        """A path, relative to the file that names it; ``None`` where nothing is given."""
+        value = self.text(key, "")
+        if not value:
+            return None
+        path = Path(value).expanduser()
+        return path if path.is_absolute() or self._path is None else self._path.parent / path
+
     def names(self, key: str, among: tuple[str, ...], kind: str) -> tuple[str, ...]:
         value = self._get(key, [])
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):

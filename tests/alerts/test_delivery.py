@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from anvil_monitor.alerts.delivery import Delivery, Patience
+from anvil_monitor.alerts.letters import Letter
 from anvil_monitor.alerts.model import Draft
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.sender import Outcome
@@ -26,9 +27,9 @@ class Sender:
         self._answer = answer
         self.sent: list[tuple[str, str, float]] = []
 
-    async def send(self, channel_name: str, url: str, title: str, body: str, kind: str) -> Outcome:
-        self.sent.append((channel_name, title, time.monotonic()))
-        return await self._answer(channel_name, title)
+    async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
+        self.sent.append((channel.name, letter.title, time.monotonic()))
+        return await self._answer(channel.name, letter.title)
 
     def titles(self, channel: str = "team") -> list[str]:
         return [title for name, title, _ in self.sent if name == channel]

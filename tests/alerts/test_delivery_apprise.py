@@ -4,70 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email
-import email.policy
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult
 
 from anvil_monitor.alerts.delivery import Delivery, Patience
-from anvil_monitor.alerts.model import Draft
+from anvil_monitor.alerts.forms import as_it_is
+from anvil_monitor.alerts.letters import Letter
+from anvil_monitor.alerts.model import Draft, Message
 from anvil_monitor.alerts.outbox import Outbox
 from anvil_monitor.alerts.sender import AppriseSender
 from anvil_monitor.targets import Channel, Configuration, Secret
 
 QUICK = Patience(timeout=10.0, first=0.05, longest=0.2)
-
-
-class Mailbox:
-    """An SMTP handler that keeps the messages; ``refuse`` is the answer to every recipient, if set."""
-
-    def __init__(self) -> None:
-        self.messages: list[email.message.EmailMessage] = []
-        self.refuse = ""
-
-    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
-        if self.refuse:
-            return self.refuse
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
-        self.messages.append(email.message_from_bytes(envelope.content, policy=email.policy.default))
-        return "250 OK"
-
-
-class MailServer(Controller):
-    """A controller on a free port: aiosmtpd's own takes port 0 literally when it tries itself out."""
-
-    def _trigger_server(self) -> None:
-        assert self.server is not None
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
-
-
-@pytest.fixture
-def mail() -> Iterator[tuple[Mailbox, str]]:
-    """A mailbox and the Apprise URL of its server."""
-    box = Mailbox()
-    controller = MailServer(
-        box, hostname="127.0.0.1", port=0, auth_require_tls=False,
-        authenticator=lambda *_: AuthResult(success=True),
-    )  # fmt: skip
-    controller.start()
-    url = f"mailto://user:word@127.0.0.1:{controller.port}?mode=insecure&from=monitor@example.test&to=team@example.test"
-    yield box, url
-    controller.stop()
 
 
 def put(outbox: Outbox, channel: str, title: str = "Title", body: str = "Body", topic: str = "app") -> int:
@@ -222,11 +179,14 @@ def test_the_child_process_ends_when_idle(until: Any) -> None:
 
     async def work() -> None:
         sender = AppriseSender(idle=0.3)
+        channel, url = Channel("hook", Secret("env:X")), "json://127.0.0.1:9/x"
+        message = Message(1, "hook", "app", "info", "Title", "Body", "", 0.0, 0.0, 0, "queued", "", None)
+        letter = Letter(message, as_it_is("Title", "Body"))
         assert sender.pids() == {}
-        first = await sender.send("hook", "json://127.0.0.1:9/x", "Title", "Body", "info")
+        first = await sender.send(channel, url, letter)
         assert (first.delivered, first.retryable) == (False, True)
         pid = sender.pids()["hook"]
-        await sender.send("hook", "json://127.0.0.1:9/x", "Title", "Body", "info")
+        await sender.send(channel, url, letter)
         assert sender.pids() == {"hook": pid}
         await until(lambda: sender.pids() == {})
         await sender.close()

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from anvil_monitor.alerts.forms import Form
+from anvil_monitor.alerts.letters import Letter
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.notifier import MAX_BODY, create_app
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
@@ -30,8 +32,8 @@ class Recorder:
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, str, str]] = []
 
-    async def send(self, channel_name: str, url: str, title: str, body: str, kind: str) -> Outcome:
-        self.sent.append((channel_name, title, body, kind))
+    async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
+        self.sent.append((channel.name, letter.title, letter.forms[Form.TEXT].body, letter.kind))
         return Outcome(True)
 
 

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from anvil_monitor.alerts.letters import Letter
 from anvil_monitor.alerts.notifier import create_app
 from anvil_monitor.alerts.sender import Outcome
 from anvil_monitor.monitoring.api import routes
@@ -58,7 +59,7 @@ WEBHOOK_PIECES = [
 class Nobody:
     """Takes every notification, and tells nobody."""
 
-    async def send(self, channel_name: str, url: str, title: str, body: str, kind: str) -> Outcome:
+    async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
         return Outcome(True)
 
 
