@@ -24,6 +24,7 @@ MOST_WORK = 100_000_000
 """Bytes that the searches of one replacement may look at, each at all the rest of the text: about 0.3 s."""
 
 _OWN = re.compile(r"\\[pPzQC]|\[\[:")
+_BYTE = re.compile(r"(?s:[^\\]|\\[^C])*\\C")
 _CLASS = re.compile(r"\\[dwsbDWSB]")
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<name>\w+)|\{(?P<braced>\w+)\})")
 
@@ -133,6 +134,8 @@ def _width(source: Any, at: int) -> int:
 def compiled(pattern: str, engine: ModuleType, dot_takes_newline: bool = True) -> Any:
     """The pattern compiled by ``re2`` or ``re``. Raises PatternError."""
     try:
+        if _BYTE.match(pattern):
+            raise PatternError(f"the regular expression {pattern!r} matches single bytes: Go has no \\C")
         if engine is re:
             return _backtracking(pattern, re.DOTALL if dot_takes_newline else re.NOFLAG)
         options = engine.Options()

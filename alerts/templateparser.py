@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-from . import formats
-from .formats import Element, GoValue
+from . import formats, templatefunctions, templatetext
+from .templatefunctions import FUNCTIONS, MOST
+from .templatenodes import Action, Branch, Evaluate, Jump, Node, Nothing, Scope, Tree, Use
+from .templatetext import END, TemplateError, Token, shown
+from .templatevalues import GoValue, get, truth
 
-# An atomic group: a text that was read is never read again as single characters, of which there are 2^n ways.
-ACTION: Final = re.compile(
-    r"\{\{(?P<left>- )?(?P<body>(?>\"(?:\\.|[^\"\\\n])*\"|`[^`]*`|(?!\}\}).)*?)(?P<right> -)?\}\}", re.DOTALL
-)
-COMMENT: Final = re.compile(r"/\*.*\*/", re.DOTALL)
-TOKEN: Final = re.compile(
-    r"""\s*(?:(?P<text>"(?:\\.|[^"\\\n])*"|`[^`]*`)
-    |(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
-    |(?P<path>[.$][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)*)
-    |(?P<name>[A-Za-z_][A-Za-z_0-9]*)
-    |(?P<mark>:=|[|()=,]))""",
-    re.VERBOSE,
-)
-# Fields of the outermost dot, and the variables that Prometheus declares for each.
+__all__ = ["TemplateError", "parse"]
+
+# Fields of the data, and the variables that Prometheus declares for each.
 FIELDS: Final = {
     "Value": "$value",
     "Labels": "$labels",
@@ -32,354 +24,340 @@ FIELDS: Final = {
     "ExternalURL": "$externalURL",
 }
 BRANCHES: Final = ("if", "range", "with")
-REFUSED: Final = ("define", "template", "block", "break", "continue")
-# Functions that need more than the values of their arguments, and how many they take: `and` and `or` evaluate from the
-# left as far as needed.
-SPECIAL: Final = {"query": (1, 1), "and": (1, formats.MOST), "or": (1, formats.MOST)}
-ALLOWED: Final = "allowed: $value, $labels.NAME, if, range, with and pipelines of " + ", ".join(
-    (*SPECIAL, *formats.FUNCTIONS)
+# They evaluate their arguments from the left, as far as needed.
+SHORT: Final = ("and", "or")
+METHODS: Final = {"Format": 1}  # what takes arguments, and how many
+ALLOWED: Final = "allowed: $value, $labels.NAME, if, range, with, template and pipelines of " + ", ".join(
+    (*FUNCTIONS, *SHORT)
 )
+WORD: Final = re.compile(r"[a-z]+\b")
+OCTAL: Final = re.compile(r"[+-]?0[0-9]+")
+ELSE: Final = re.compile(r"else\s+(?P<more>(?P<word>if|with)\b.*)", re.DOTALL)
 # Deeper than anybody writes; the parser calls itself.
 DEEPEST: Final = 50
 
 
-class TemplateError(ValueError):
-    """A template that is wrong, or that uses what this expander does not know."""
-
-
-@dataclass(slots=True)
-class Scope:
-    """What an expression sees. ``dot``: ``None`` outside ``range`` and ``with``; ``variables``: innermost last."""
-
-    dot: GoValue | None
-    variables: list[tuple[str, GoValue]]
-    query: Callable[[str], Sequence[Element]] | None
-
-    def of(self, name: str) -> GoValue:
-        return next(value for known, value in reversed(self.variables) if known == name)
-
-    def assign(self, name: str, value: GoValue) -> None:
-        at = max(i for i, (known, _) in enumerate(self.variables) if known == name)
-        self.variables[at] = (name, value)
-
-
-Evaluate: TypeAlias = Callable[[Scope], GoValue]
-
-
 @dataclass(frozen=True, slots=True)
-class Action:
-    """``{{ pipeline }}``, ``{{ $x := pipeline }}`` or ``{{ $x = pipeline }}``."""
+class Place:
+    """Where an action stands: the variables there are, what dot and ``$`` are known to be, and how deep it is.
 
-    evaluate: Evaluate
-    declares: str = ""
-    assigns: str = ""
+    ``outermost``: the dot is the data; ``rooted``: ``$`` is; ``looped``: inside ``range``.
+    """
 
+    known: list[str]
+    outermost: bool
+    rooted: bool
+    looped: bool = False
+    depth: int = 0
 
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """``{{ if }}``, ``{{ range }}`` or ``{{ with }}`` up to its ``{{ end }}``."""
-
-    word: str
-    declares: tuple[str, ...]
-    evaluate: Evaluate
-    then: tuple[Node, ...]
-    otherwise: tuple[Node, ...]
+    def inside(self, known: Sequence[str], **changes: bool) -> Place:
+        return replace(self, known=list(known), depth=self.depth + 1, **changes)
 
 
-Node: TypeAlias = str | Action | Branch
-
-
-def parse(text: str, variables: Sequence[str] = ()) -> tuple[Node, ...]:
-    """The nodes of ``text``. Raises :class:`TemplateError` naming the construct that is wrong or not supported.
+def parse(text: str, variables: Sequence[str] = ()) -> Tree:
+    """The template. Raises :class:`TemplateError` naming the construct that is wrong or not supported.
 
     ``variables``: what stands for those of Prometheus (``$value`` …) in a template of another kind, which has no dot.
     """
-    pieces = _Pieces(text)
-    nodes, ended = _block(pieces, list(variables or FIELDS.values()), outermost=not variables, depth=0)
+    blocks = _Blocks(text)
+    known = list(variables) or ["$", *FIELDS.values()]
+    nodes, ended = blocks.read(Place(known, outermost=not variables, rooted=not variables))
     if ended:
-        raise TemplateError(f"unexpected {_shown('{{' + ended + '}}')}")
-    return nodes
+        raise TemplateError(f"unexpected {shown('{{' + ended + '}}')}")
+    for name in blocks.used:
+        if name not in blocks.defined:
+            raise TemplateError(f"template {shown(name)} is not defined; define it in the same text")
+    return Tree(nodes, blocks.defined)
 
 
-class _Pieces:
-    """Text and actions in turn, one to be looked at ahead."""
+class _Blocks:
+    """Reads nodes. ``defined``: the templates of ``define`` and ``block``; ``used``: those that are called for."""
 
     def __init__(self, text: str) -> None:
-        self._rest = _split(text)
+        self._rest: Iterator[tuple[bool, str]] = templatetext.pieces(text)
+        self.defined: dict[str, tuple[Node, ...]] = {}
+        self.used: list[str] = []
 
-    def next(self) -> tuple[bool, str] | None:
-        """Whether it is an action, and its text; ``None`` at the end."""
-        return next(self._rest, None)
+    def read(self, place: Place) -> tuple[tuple[Node, ...], str]:
+        """The nodes up to ``end`` or ``else``, and that action's body (empty at the end of the text)."""
+        if place.depth > DEEPEST:
+            raise TemplateError(f"blocks are nested more than {DEEPEST} deep")
+        place, nodes = replace(place, known=list(place.known)), list[Node]()
+        for is_action, body in self._rest:
+            if not is_action:
+                nodes += [body] if body else []
+                continue
+            match = WORD.match(body)
+            word = match.group() if match else ""
+            if word in ("end", "else"):
+                return tuple(nodes), body
+            nodes += self._node(word, body, place)
+        return tuple(nodes), ""
 
-
-def _split(text: str) -> Iterator[tuple[bool, str]]:
-    position, trim = 0, False
-    while (start := text.find("{{", position)) >= 0:
-        # In "{{{" the action may begin one later; what fails at both would make a search look at all the rest again.
-        action = ACTION.match(text, start) or (
-            ACTION.match(text, start + 1) if text[start + 2 : start + 3] == "{" else None
-        )
-        if action is None:
-            break
-        before = text[position : action.start()]
-        before = before.lstrip(" \t\r\n") if trim else before
-        yield False, before.rstrip(" \t\r\n") if action["left"] else before
-        trim, position = bool(action["right"]), action.end()
-        body = action["body"].strip()
-        if not COMMENT.fullmatch(body):
-            yield True, body
-    rest = text[position:]
-    if "{{" in rest:
-        raise TemplateError(f"unclosed or malformed action in {_shown(rest[rest.index('{{') :])}")
-    yield False, rest.lstrip(" \t\r\n") if trim else rest
-
-
-def _block(pieces: _Pieces, known: list[str], outermost: bool, depth: int) -> tuple[tuple[Node, ...], str]:
-    """The nodes up to ``end`` or ``else``, and that action's body (empty at the end of the text)."""
-    if depth > DEEPEST:
-        raise TemplateError(f"blocks are nested more than {DEEPEST} deep")
-    known, nodes = list(known), list[Node]()
-    while (piece := pieces.next()) is not None:
-        is_action, body = piece
-        if not is_action:
-            nodes += [body] if body else []
-            continue
-        word = body.split(None, 1)[0] if body else ""
-        if word in ("end", "else"):
-            return tuple(nodes), body
+    def _node(self, word: str, body: str, place: Place) -> list[Node]:
         if word in BRANCHES:
-            nodes.append(_branch(word, body, pieces, known, outermost, depth))
+            return [self._branch(word, body, place)]
+        if word in ("break", "continue"):
+            if not place.looped or body != word:
+                raise TemplateError(f"{shown('{{' + body + '}}')} outside of {{{{range}}}}")
+            return [Jump(word)]
+        if word in ("define", "block", "template"):
+            return self._template(word, body, place)
+        return [_Parser(body, place).action()]
+
+    def _template(self, word: str, body: str, place: Place) -> list[Node]:
+        parser = _Parser(body.removeprefix(word), place)
+        name = parser.name()
+        if word == "define" and place.depth:
+            raise TemplateError(f"unexpected {shown('{{' + body + '}}')}: a template is defined outside of any block")
+        if word != "template":
+            evaluate = parser.rest() if word == "block" else parser.nothing()
+            inner = Place(["$"], outermost=False, rooted=False, depth=place.depth + 1)
+            nodes, ended = self.read(inner)
+            self._ends(body, ended)
+            self._define(name, nodes)
+            if word == "define":
+                return []
         else:
-            nodes.append(_Parser(body, known, outermost).action())
-    return tuple(nodes), ""
+            evaluate = parser.rest() if parser.peek() != END else parser.nothing()
+        self.used.append(name)
+        return [Use(name, evaluate)]
+
+    def _define(self, name: str, nodes: tuple[Node, ...]) -> None:
+        if not _empty(self.defined.get(name, ())):
+            if _empty(nodes):
+                return
+            raise TemplateError(f"template {shown(name)} is defined twice")
+        self.defined[name] = nodes
+
+    def _branch(self, word: str, body: str, place: Place) -> Branch:
+        known = list(place.known)
+        parser = _Parser(body.removeprefix(word), replace(place, known=known))
+        declares = parser.declared(most=2 if word == "range" else 1)
+        evaluate = parser.rest()
+        known += declares
+        # range and with set the dot
+        then, ended = self.read(
+            place.inside(
+                known, outermost=place.outermost and word == "if", looped=place.looped or word == "range"
+            )
+        )  # fmt: skip
+        otherwise: tuple[Node, ...] = ()
+        if ended == "else":
+            otherwise, ended = self.read(place.inside(known))
+        elif (more := ELSE.fullmatch(ended)) and more["word"] == word:
+            return Branch(word, declares, evaluate, then, (self._branch(word, more["more"], place.inside(known)),))
+        self._ends(body, ended)
+        return Branch(word, declares, evaluate, then, otherwise)
+
+    def _ends(self, body: str, ended: str) -> None:
+        if not ended:
+            raise TemplateError(f"{shown('{{' + body + '}}')} has no {{{{end}}}}")
+        if ended != "end":
+            raise TemplateError(f"unexpected {shown('{{' + ended + '}}')}")
 
 
-def _branch(word: str, body: str, pieces: _Pieces, known: list[str], outermost: bool, depth: int) -> Branch:
-    inner = list(known)
-    parser = _Parser(body.removeprefix(word), inner, outermost)
-    declares = parser.declared(most=2 if word == "range" else 1)
-    evaluate = parser.pipeline_only()
-    inner += declares
-    below = outermost and word == "if"  # range and with set the dot
-    then, ended = _block(pieces, inner, below, depth + 1)
-    otherwise: tuple[Node, ...] = ()
-    if ended == "else":
-        otherwise, ended = _block(pieces, inner, outermost, depth + 1)
-    elif ended.split(None, 2)[:2] == ["else", "if"]:
-        nested = _branch("if", ended.removeprefix("else").strip(), pieces, inner, outermost, depth + 1)
-        return Branch(word, declares, evaluate, then, (nested,))
-    if ended != "end":
-        raise TemplateError(f"{_shown('{{' + body + '}}')} has no {{{{end}}}}" if not ended
-                            else f"unexpected {_shown('{{' + ended + '}}')}")  # fmt: skip
-    return Branch(word, declares, evaluate, then, otherwise)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")
+def _empty(nodes: Sequence[Node]) -> bool:
+    return all(isinstance(node, str) and not node.strip() for node in nodes)
 
 
 class _Parser:
-    """One action: ``operand``, or ``function operand …``, joined by ``|``. ``known``: the variables there are."""
+    """One action: ``operand``, or ``function operand …``, joined by ``|``."""
 
-    def __init__(self, body: str, known: list[str], outermost: bool) -> None:
-        self.body, self.known, self.outermost = body, known, outermost
-        self.tokens: list[tuple[str, str, bool]] = []  # kind, text, whether it touches what stands before it
-        position = 0
-        while position < len(body.rstrip()):
-            match = TOKEN.match(body, position)
-            if match is None:
-                raise TemplateError(f"{_shown(body[position:].strip())} is not supported in a template; {ALLOWED}")
-            end = match.end()
-            # Go wants a space between operands: `$value"x"` is a mistake there, and so it is here.
-            if match.lastgroup != "mark" and end < len(body) and body[end] not in " \t\r\n|),:=":
-                raise TemplateError(
-                    f"{_shown(body[match.start() :].strip())} is not supported in a template; {ALLOWED}"
-                )
-            text = match.group().strip()
-            self.tokens.append((str(match.lastgroup), text, match.start(str(match.lastgroup)) == position > 0))
-            position = end
+    def __init__(self, body: str, place: Place) -> None:
+        self.body, self.place = body, place
+        try:
+            self.tokens = templatetext.tokens(body)
+        except TemplateError as error:
+            raise TemplateError(f"{error}; {ALLOWED}") from None
         self.at = 0
 
-    def peek(self, ahead: int = 0) -> tuple[str, str]:
+    def peek(self, ahead: int = 0) -> Token:
         at = self.at + ahead
-        return self.tokens[at][:2] if at < len(self.tokens) else ("end", "")
+        return self.tokens[at] if at < len(self.tokens) else END
+
+    def marked(self, mark: str, ahead: int = 0) -> bool:
+        return self.peek(ahead)[:2] == ("mark", mark)
 
     def action(self) -> Action:
-        kind, text = self.peek()
-        if kind == "path" and self.peek(1) == ("mark", "="):
+        kind, text, _ = self.peek()
+        if kind == "path" and self.marked("=", 1):
             self._variable(text)
             self.at += 2
-            return Action(self.pipeline_only(), assigns=text)
+            return Action(self.rest(), assigns=text)
         declares = self.declared(most=1)
-        evaluate = self.pipeline_only()
-        self.known += declares
+        evaluate = self.rest()
+        self.place.known.extend(declares)
         return Action(evaluate, declares=declares[0] if declares else "")
 
     def declared(self, most: int) -> tuple[str, ...]:
         """The variables of ``$x :=`` or ``$i, $x :=``, if it begins so."""
         names: list[str] = []
         for ahead in (1, 3)[:most]:
-            kind, text = self.peek(ahead - 1)
+            kind, text, _ = self.peek(ahead - 1)
             if kind != "path" or not text.startswith("$") or "." in text or text == "$":
                 return ()
             names.append(text)
-            if self.peek(ahead) == ("mark", ":="):
+            if self.marked(":=", ahead):
                 self.at += ahead + 1
                 return tuple(names)
-            if self.peek(ahead) != ("mark", ","):
+            if not self.marked(",", ahead):
                 return ()
         return ()
 
-    def pipeline_only(self) -> Evaluate:
+    def name(self) -> str:
+        """The name of a template, in quotes."""
+        kind, text, _ = self.peek()
+        if kind != "text":
+            raise TemplateError(f"{shown(self.body.strip())}: a template is named by a text in quotes")
+        self.at += 1
+        return templatetext.constant(text)
+
+    def rest(self) -> Evaluate:
+        """What the action evaluates, up to its end."""
         result = self.pipeline(0)
-        if self.peek()[0] != "end":
-            raise TemplateError(f"unexpected {self.peek()[1]!r} in {_shown(self.body)}")
+        if self.peek() != END:
+            raise TemplateError(f"unexpected {self.peek().text!r} in {shown(self.body)}")
         return result
+
+    def nothing(self) -> Evaluate:
+        if self.peek() != END:
+            raise TemplateError(f"unexpected {self.peek().text!r} in {shown(self.body)}")
+        return lambda scope: None
 
     def pipeline(self, depth: int) -> Evaluate:
         if depth > DEEPEST:
             raise TemplateError(f"brackets are nested more than {DEEPEST} deep")
         result = self.command(None, depth)
-        while self.peek() == ("mark", "|"):
+        while self.marked("|"):
             self.at += 1
             result = self.command(result, depth)
         return result
 
     def command(self, piped: Evaluate | None, depth: int) -> Evaluate:
-        kind, text = self.peek()
+        kind, text, _ = self.peek()
         if kind != "name" or text in ("true", "false"):
             operand = self.operand(depth)
+            if isinstance(operand, _Field) and operand.name in METHODS and (arguments := self.arguments(piped, depth)):
+                return self.method(operand, arguments)
             if piped is not None:
-                raise TemplateError(f"{_shown(self.body)}: only a function can stand behind '|'")
-            if self.peek()[1] not in ("|", ")", ""):
-                raise TemplateError(f"{_shown(self.body)}: {text} is not a function")
+                raise TemplateError(f"{shown(self.body)}: only a function can stand behind '|'")
+            if self.peek().text not in ("|", ")", ""):
+                raise TemplateError(f"{shown(self.body)}: {text} is not a function")
             return operand
         self.at += 1
-        if text in REFUSED or text not in (*formats.FUNCTIONS, *SPECIAL):
-            raise TemplateError(f"{text!r} is not supported in a template; {ALLOWED}")
-        start = self.at
-        arguments: list[Evaluate] = []
-        while self.peek()[0] != "end" and self.peek()[1] not in ("|", ")"):
-            arguments.append(self.operand(depth))
-        if piped is not None:
-            arguments.append(piped)
-        return self.call(text, start, arguments)
+        if text not in (*FUNCTIONS, *SHORT):
+            near = difflib.get_close_matches(text, FUNCTIONS, 1)
+            todo = f"did you mean {near[0]!r}?" if near else ALLOWED
+            raise TemplateError(f"{text!r} is not supported in a template; {todo}")
+        form = self.peek() if text == "printf" else END
+        return self.call(text, self.arguments(piped, depth), form)
 
-    def call(self, name: str, start: int, arguments: list[Evaluate]) -> Evaluate:
-        function = formats.FUNCTIONS.get(name)
-        least, most = SPECIAL[name] if function is None else (function.least, function.most)
+    def arguments(self, piped: Evaluate | None, depth: int) -> list[Evaluate]:
+        found: list[Evaluate] = []
+        while self.peek() != END and self.peek().text not in ("|", ")"):
+            found.append(self.operand(depth))
+        return found if piped is None else [*found, piped]
+
+    def method(self, operand: _Field, arguments: list[Evaluate]) -> Evaluate:
+        if len(arguments) != METHODS[operand.name]:
+            raise TemplateError(f"{shown(self.body)}: wrong number of arguments for {operand.name}")
+        return lambda scope: formats.formatted(operand.inner(scope), arguments[0](scope))
+
+    def call(self, name: str, arguments: list[Evaluate], form: Token) -> Evaluate:
+        function = FUNCTIONS.get(name)
+        least, most = (1, MOST) if function is None else (function.least, function.most)
         if not least <= len(arguments) <= most:
-            raise TemplateError(f"{_shown(self.body)}: wrong number of arguments for {name}")
-        form = self.constant_after(start) if name == "printf" else None
-        if form is not None and (reason := formats.printf_problem(form)):
+            raise TemplateError(f"{shown(self.body)}: wrong number of arguments for {name}")
+        # A form that is written out can be checked before it is used.
+        if form.kind == "text" and (reason := formats.printf_problem(templatetext.constant(form.text))):
             raise TemplateError(reason)
-        if function is not None:
-            call = function.call
-            return lambda scope: call(*(argument(scope) for argument in arguments))
-        if name == "query":
-            return lambda scope: _asked(scope, arguments[0](scope))
-        return lambda scope: _until(scope, arguments, name == "or")
-
-    def constant_after(self, position: int) -> str | None:
-        """The text at ``position`` where it is written out, so that it can be checked before it is used."""
-        kind, text = self.tokens[position][:2] if position < len(self.tokens) else ("end", "")
-        return _constant(text) if kind == "text" else None
+        if function is None:
+            return lambda scope: _until(scope, arguments, name == "or")
+        return lambda scope: templatefunctions.call(
+            function, scope.data, [argument(scope) for argument in arguments]
+        )  # fmt: skip
 
     def operand(self, depth: int) -> Evaluate:
-        kind, text = self.peek()
+        kind, text, _ = self.peek()
         self.at += 1
         if kind == "text":
-            constant = _constant(text)
+            constant = templatetext.constant(text)
             return lambda scope: constant
         if kind == "number":
+            if OCTAL.fullmatch(text):
+                raise TemplateError(f"{text!r} is an octal number to Go, which is not supported in a template")
             number: GoValue = float(text) if any(c in text for c in ".eE") else int(text)
             return lambda scope: number
         if kind == "name" and text in ("true", "false"):
             return lambda scope: text == "true"
+        if kind == "name" and text in FUNCTIONS and FUNCTIONS[text].least == 0:
+            return self.call(text, [], END)
         if kind == "path":
             return self.path(text)
         if (kind, text) == ("mark", "("):
             inner = self.pipeline(depth + 1)
-            if self.peek() != ("mark", ")"):
-                raise TemplateError(f"unclosed bracket in {_shown(self.body)}")
+            if not self.marked(")"):
+                raise TemplateError(f"unclosed bracket in {shown(self.body)}")
             self.at += 1
-            kind, text = self.peek()
-            if kind == "path" and text.startswith(".") and self.tokens[self.at][2]:  # (…).Field
+            kind, text, touches = self.peek()
+            if kind == "path" and text.startswith(".") and touches:  # (…).Field
                 self.at += 1
                 return _fields(inner, text.removeprefix(".").split("."))
             return inner
         raise TemplateError(
-            f"{text or 'nothing'!r} is not supported there in {_shown('{{' + self.body + '}}')}; {ALLOWED}"
+            f"{text or 'nothing'!r} is not supported there in {shown('{{' + self.body.strip() + '}}')}; {ALLOWED}"
         )
 
     def path(self, text: str) -> Evaluate:
         head, *names = text.split(".")
         names = [name for name in names if name]
-        if head not in ("", "$"):
+        if head:
             self._variable(head)
-            known = (*FIELDS.values(),)
-            # Of the variables whose type is known, what cannot be asked is a mistake before it is evaluated.
-            plain = head in ("$value", "$externalURL")
-            if head in known and self.known.count(head) == 1 and len(names) > (0 if plain else 1):
-                raise TemplateError(f"{text!r} is not supported in a template; {ALLOWED}")
-            return _fields(lambda scope: scope.of(head), names)
-        if head == "$" or self.outermost:
-            if not names or names[0] not in FIELDS:
-                raise TemplateError(f"{text!r} is not supported in a template; {ALLOWED}")
-            variable, rest = FIELDS[names[0]], names[1:]
-            if len(rest) > (1 if variable in ("$labels", "$externalLabels") else 0):
-                raise TemplateError(f"{text!r} is not supported in a template; {ALLOWED}")
-            return _fields(lambda scope: _first_of(scope, variable), rest)
-        return _fields(_dot, names)
+        if (self.place.rooted if head == "$" else self.place.outermost and not head) and names:
+            self._check(text, FIELDS.get(names[0], ""), names[1:])
+        elif head in FIELDS.values() and self.place.known.count(head) == 1:
+            self._check(text, head, names)
+        return _fields((lambda scope: scope.of(head)) if head else _dot, names)
+
+    def _check(self, text: str, variable: str, names: list[str]) -> None:
+        """Of what is known before it is evaluated, what cannot be asked is a mistake."""
+        if not variable or len(names) > (1 if variable in ("$labels", "$externalLabels") else 0):
+            raise TemplateError(f"{text!r} is not supported in a template; {ALLOWED}")
 
     def _variable(self, text: str) -> None:
         name = text.partition(".")[0]
-        if name not in self.known:
-            raise TemplateError(f"undefined variable {_shown(name)}; {ALLOWED}")
+        if name not in self.place.known:
+            raise TemplateError(f"undefined variable {shown(name)}; {ALLOWED}")
 
 
-def _first_of(scope: Scope, name: str) -> GoValue:
-    """The field behind a predeclared variable, whatever was assigned to a variable of that name since."""
-    return next(value for known, value in scope.variables if known == name)
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """``inner.name``."""
+
+    inner: Evaluate
+    name: str
+
+    def __call__(self, scope: Scope) -> GoValue:
+        return get(self.inner(scope), self.name)
 
 
 def _dot(scope: Scope) -> GoValue:
-    if scope.dot is None:
+    if isinstance(scope.dot, Nothing):
         raise ValueError("the dot has no value there")
     return scope.dot
 
 
 def _fields(inner: Evaluate, names: Sequence[str]) -> Evaluate:
     for name in names:
-        inner = _field(inner, name)
+        inner = _Field(inner, name)
     return inner
-
-
-def _field(inner: Evaluate, name: str) -> Evaluate:
-    return lambda scope: formats.field(inner(scope), name)
-
-
-def _asked(scope: Scope, expression: GoValue) -> Sequence[Element]:
-    if not isinstance(expression, str):
-        raise ValueError("wrong type for value; expected string")
-    if scope.query is None:
-        raise ValueError("query: there is nothing to be asked here")
-    return scope.query(expression)
 
 
 def _until(scope: Scope, arguments: Sequence[Evaluate], wanted: bool) -> GoValue:
     value: GoValue = False
     for argument in arguments:
         value = argument(scope)
-        if formats.truth(value) is wanted:
+        if truth(value) is wanted:
             break
     return value
-
-
-def _constant(text: str) -> str:
-    if text[0] == "`":
-        return text[1:-1]
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        raise TemplateError(f"text {_shown(text)} is not supported in a template: only JSON's escapes are") from None
