@@ -27,7 +27,7 @@ from anvil_monitor.targets import (
 )
 from anvil_monitor.targets.settings import OFF
 
-from . import asking, backtestcommand, commands, explaincommand, holding, rulecommands
+from . import asking, backtestcommand, commands, drillcommand, explaincommand, holding, rulecommands
 
 EXAMPLES = """\
 examples:
@@ -145,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     rulecommands.add(command)
     backtestcommand.add(command, _config, _load)
     explaincommand.add(command, _config, _load)
+    drillcommand.add(command, _config, _load)
     return top
 
 

@@ -25,10 +25,11 @@ COMMANDS = (
     "query",
     "export",
     "rules",
-    "silence", "ack",
+    "silence",
     "ack",
     "backtest",
     "explain",
+    "drill",
 )
 
 
