@@ -11,17 +11,42 @@ from typing import Final
 from anvil_monitor.targets import Target, Unit
 from anvil_monitor.targets import format_promql_duration as duration
 
-__all__ = ["Links", "about", "duration", "human", "literal", "number", "quoted", "recorded", "target_labels"]
+__all__ = [
+    "Links",
+    "about",
+    "costliest",
+    "duration",
+    "human",
+    "literal",
+    "number",
+    "quoted",
+    "recorded",
+    "target_labels",
+]
 
 MISSED: Final = "TargetMissed"
 NO_DATA: Final = "TargetNoData"
 DOWN: Final = "ServiceDown"
+ERRORS: Final = "ErrorRateHigh"
+STUCK: Final = "RequestsStuck"
+CRASHING: Final = "WorkersCrashing"
+CPU: Final = "HostCpuSaturated"
+MEMORY: Final = "HostMemoryLow"
+DISK: Final = "HostDiskFilling"
+NOTIFICATIONS: Final = "NotificationsFailing"
+COLLECTOR: Final = "CollectorDown"
+WATCHDOG: Final = "Watchdog"
 
 VALUE: Final = "target:value"
 LIMIT: Final = "target:limit"
 RATIO: Final = "target:ratio"
 SAMPLES: Final = "target:samples"
 ESTIMATE: Final = "target:estimate"
+REQUESTS: Final = "service:requests"
+FAILED: Final = "service:failed_requests"
+
+# How many routes a message names: enough to begin with.
+COSTLIEST: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +71,19 @@ def about(target: Target) -> dict[str, str]:
 
 def recorded(series: str, target: Target, name: str = "") -> str:
     return f"{series}{{service={quoted(target.service)},target={quoted(name or target.name)}}}"
+
+
+def costliest(expr: str, what: str, labels: tuple[str, ...] = ("http_request_method", "http_route")) -> str:
+    """The template that names the :data:`COSTLIEST` elements of ``expr``, a count of requests by ``labels``.
+
+    It prints nothing where nothing was counted: ``GET /orders 41 slow, GET /products/{id} 3 slow``.
+    """
+    name = " ".join(f"{{{{ .Labels.{label} }}}} " for label in labels).replace("  ", " ")
+    top = f"topk({COSTLIEST}, {expr}) > 0.5"
+    return (
+        f"{{{{ range $number, $each := query `{top}` }}}}{{{{ if $number }}}}, {{{{ end }}}}"
+        f'{name}{{{{ .Value | printf "%.0f" }}}} {what}{{{{ end }}}}'
+    )
 
 
 def human(unit: Unit) -> str:

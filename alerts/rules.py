@@ -23,23 +23,26 @@ from .ruleparts import (
     RATIO,
     SAMPLES,
     VALUE,
+    WATCHDOG,
     Links,
     human,
     literal,
     number,
     quoted,
 )
+from .rules_host import host_group
+from .rules_self import self_group
 from .rules_service import down_hold, service_group
 from .rules_targets import believed, target_group
 
 __all__ = [
-    "DOWN", "ESTIMATE", "LIMIT", "MISSED", "NO_DATA", "RATIO", "SAMPLES", "VALUE", "Links", "believed", "down_hold",
-    "human", "literal", "number", "quoted", "rule_groups",
+    "DOWN", "ESTIMATE", "LIMIT", "MISSED", "NO_DATA", "RATIO", "SAMPLES", "VALUE", "WATCHDOG", "Links", "believed",
+    "down_hold", "human", "literal", "number", "quoted", "rule_groups",
 ]  # fmt: skip
 
 
 def rule_groups(configuration: Configuration, links: Links | None = None) -> tuple[Group, ...]:
-    """Every group: for each service what is recorded of its targets and told of them, then what is told of itself.
+    """Every group: for each service what is recorded and told of its targets, then of itself; host, monitor.
 
     ``links``: where messages lead; by default the monitor's own page.
     """
@@ -48,4 +51,5 @@ def rule_groups(configuration: Configuration, links: Links | None = None) -> tup
     for service in configuration.services:
         groups.append(target_group(configuration, service, where))
         groups.append(service_group(configuration, service, where))
+    groups += [host_group(configuration, where), self_group(configuration, where)]
     return tuple(groups)

@@ -8,59 +8,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from anvil_monitor.exporter import names
 from anvil_monitor.targets import Capacity, Configuration, Level, Percentile, Service, Target, format_promql_duration
 
 from . import templates, yamltext
 from .rulefile import COMMENT, Alerting
-from .rules import DOWN, ESTIMATE, LIMIT, MISSED, NO_DATA, RATIO, VALUE, Links, number, quoted, rule_groups
-from .scenes import STOCK_EDGES, Scene, Series, gauge
+from .ruleparts import ESTIMATE, LIMIT, MISSED, NO_DATA, RATIO, VALUE, Links, number, quoted
+from .rules import rule_groups
+from .ruletestparts import Asked, Condition, document, expression, up
+from .ruletests_host import HostTests
+from .ruletests_service import ServiceTests
+from .scenes import STOCK_EDGES, Scene, Series
 
 RULE_FILE: Final = "rules.yml"
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A rule whose expression gives ``value`` from ``since`` until (not with) ``until``, in seconds."""
-
-    rule: Alerting
-    value: float
-    since: float
-    until: float = math.inf
-    estimated: bool = False
-
-    def fires(self, at: float, step: float) -> bool:
-        """Whether the alert fires in the evaluation at ``at``, evaluated every ``step`` seconds from 0 on."""
-        fired = self.since + _up(self.rule.hold, step)
-        if at < fired or fired >= self.until:
-            return False
-        return at < self.until or at - self.until < self.rule.keep
-
-    @property
-    def alert(self) -> dict[str, Any]:
-        labels = dict(sorted(self.rule.labels.items()))
-        found = [templates.Element({}, 1.0)] if self.estimated else []
-        texts = {
-            name: templates.expand(text, labels, self.value, query=lambda _: found)
-            for name, text in self.rule.annotations.items()
-        }
-        return {"exp_labels": labels, "exp_annotations": dict(sorted(texts.items()))}
 
 
 def dump(configuration: Configuration, links: Links | None = None) -> str:
     """The test file for ``rule_groups(configuration, links)`` written as ``rules.yml`` beside it."""
     step = step_of(configuration)
-    rules = [rule for group in rule_groups(configuration, links) for rule in group.rules]
-    writer = _Writer(configuration, step, tuple(rule for rule in rules if isinstance(rule, Alerting)))
-    document = {
-        "rule_files": [RULE_FILE],
-        "evaluation_interval": format_promql_duration(step),
-        "tests": [test for service in configuration.services for test in writer.of(service)],
-    }
-    return yamltext.dump(document, COMMENT)
+    rules = [rule for group in rule_groups(configuration, links) for rule in group.rules if isinstance(rule, Alerting)]
+    writer = _Writer(configuration, step, tuple(rule for rule in rules if "target" in rule.labels))
+    tests: list[dict[str, Any]] = []
+    for service in configuration.services:
+        tests += writer.of(service)
+        own = {rule.alert: rule for rule in rules if _of_service(rule, service)}
+        tests += ServiceTests(configuration, service, step, own).all()
+    tests += HostTests(step, rules).all()
+    file = {"rule_files": [RULE_FILE], "evaluation_interval": format_promql_duration(step), "tests": tests}
+    return yamltext.dump(file, COMMENT)
+
+
+def _of_service(rule: Alerting, service: Service) -> bool:
+    return rule.labels.get("service") == service.name and "target" not in rule.labels
 
 
 def step_of(configuration: Configuration) -> float:
@@ -70,17 +50,12 @@ def step_of(configuration: Configuration) -> float:
     return interval * max(1, math.floor(shortest / 4 / interval + 1e-9))
 
 
-def _up(seconds: float, step: float) -> float:
-    """The next multiple of ``step``; the small number forgives a float just above one."""
-    return math.ceil(seconds / step - 1e-9) * step
-
-
 class _Writer:
     """The tests of every service, evaluated and scraped every ``step`` seconds."""
 
     def __init__(self, configuration: Configuration, step: float, rules: tuple[Alerting, ...]) -> None:
         self.configuration, self.step = configuration, step
-        self.rules = {(rule.alert, rule.labels["service"], rule.labels.get("target", "")): rule for rule in rules}
+        self.rules = {(rule.alert, rule.labels["service"], rule.labels["target"]): rule for rule in rules}
 
     def of(self, service: Service) -> Iterable[dict[str, Any]]:
         targets = self.configuration.targets_of(service.name)
@@ -93,15 +68,14 @@ class _Writer:
             yield self.idle(scene)
             yield self.no_data(scene)
             yield from self.estimated(scene)
-        yield from self.down(service)
 
     def fires_and_recovers(self, scene: Scene) -> dict[str, Any]:
         """Fires after ``for``, not before; goes on for ``keep_firing_for`` after the last miss, not longer."""
         step, target = self.step, scene.target
-        fires = scene.starts + _up(target.hold, step)
+        fires = scene.starts + up(target.hold, step)
         last = fires + 2 * step
         conditions = self.misses(scene, last + step)
-        ends = last + step + _up(target.keep, step)
+        ends = last + step + up(target.keep, step)
         times = (fires - step, fires, ends - step, ends)
         series = scene.missed(self.count(last) + 1, self.count(ends - last) + 1)
         ratio = scene.bad_value / target.limit
@@ -116,7 +90,7 @@ class _Writer:
 
     def short_miss(self, scene: Scene) -> Iterable[dict[str, Any]]:
         """A miss one evaluation shorter than ``for`` is never told."""
-        bad = self.count(scene.starts + _up(scene.target.hold, self.step))
+        bad = self.count(scene.starts + up(scene.target.hold, self.step))
         if scene.target.hold < 2 * self.step:
             return
         times = ((bad - 1) * self.step, bad * self.step, (bad + 2) * self.step)
@@ -127,7 +101,7 @@ class _Writer:
     def kept(self, scene: Scene) -> dict[str, Any]:
         """The limit kept by a hair, for as long as a miss would have needed."""
         target, step = scene.target, self.step
-        end = 2 * _up(target.window + target.hold + 2 * step, step)
+        end = 2 * up(target.window + target.hold + 2 * step, step)
         conditions: list[Condition] = []
         name = "stays silent while its limit is only just kept"
         expressions: list[dict[str, Any]] = []
@@ -145,7 +119,7 @@ class _Writer:
                     selector = f"service={quoted(target.service)},le!={quoted(number(target.limit))}"
                     rate = f"rate({metric}_bucket{{{selector}}}[{format_promql_duration(target.window)}])"
                     expr = f"histogram_quantile({number(quantile)}, sum by (le) ({rate})) > bool {number(target.limit)}"
-                    expressions = [_expression(expr, end, "{}", 1)]
+                    expressions = [expression(expr, end, "{}", 1)]
         series = scene.kept(self.count(end) + 1)
         return self.test(target, name, series, {MISSED: ((end // 2 // step * step, end), conditions)}, expressions)
 
@@ -155,21 +129,21 @@ class _Writer:
         counted = scene.rest.target if isinstance(target.indicator, Capacity) else target
         if counted.floor < 3:  # two bursts of one request each can share a window
             return
-        end = _up(2 * counted.window + target.hold + 2 * self.step, self.step)
-        times = (_up(target.hold, self.step) + 2 * self.step, end - self.step, end)
+        end = up(2 * counted.window + target.hold + 2 * self.step, self.step)
+        times = (up(target.hold, self.step) + 2 * self.step, end - self.step, end)
         yield self.test(target, "stays silent with traffic under its floor", scene.sparse(self.count(end) + 1),
                         {MISSED: (times, [])})  # fmt: skip
 
     def idle(self, scene: Scene) -> dict[str, Any]:
         """No traffic is neither a miss nor silence of the instrument."""
         target = scene.target
-        end = _up(target.window + max(target.hold, target.silence) + 2 * self.step, self.step)
+        end = up(target.window + max(target.hold, target.silence) + 2 * self.step, self.step)
         series = self.all_idle(end) | scene.idle(self.count(end) + 1)
         expressions = []
         if not isinstance(target.indicator, Level | Capacity):
             value = f"{VALUE}{{service={quoted(target.service)},target={quoted(target.name)}}}"
             labels = "{" + ", ".join(f"{name}={quoted(text)}" for name, text in sorted(_labels(target).items())) + "}"
-            expressions = [_expression(f"{value} != bool {value}", end, labels, 1)]  # NaN, and only NaN, is not itself
+            expressions = [expression(f"{value} != bool {value}", end, labels, 1)]  # NaN, and only NaN, is not itself
         return self.test(target, "stays silent without traffic", series,
                          {MISSED: ((end,), []), NO_DATA: ((end,), [])}, expressions)  # fmt: skip
 
@@ -177,11 +151,11 @@ class _Writer:
         """The series of this target end, those of the others go on; later they come back."""
         target, step = scene.target, self.step
         rule = self.rules[NO_DATA, target.service, target.name]
-        spoke = self.count(_up(target.window, step)) + 1
+        spoke = self.count(up(target.window, step)) + 1
         # When a window runs dry differs by a scrape between Prometheus 2 (closed at the left) and 3 (open).
         gone = (spoke - 1) * step + target.window
-        early, late = gone - 2 * step, _up(gone + 2 * step, step)
-        fires = _up(late + rule.hold, step)
+        early, late = gone - 2 * step, up(gone + 2 * step, step)
+        fires = up(late + rule.hold, step)
         back = fires + 2 * step
         end = back + 2 * step
         own = set(scene.idle(1)) - (set(scene.rest.idle(1)) if isinstance(target.indicator, Capacity) else set())
@@ -189,7 +163,7 @@ class _Writer:
         gap, rest = self.count(back) - spoke, self.count(end - back) + 1
         values = {name: text if name not in own else _with_gap(text, spoke, gap, rest) for name, text in series.items()}
         silent = Condition(rule, target.limit, late, back + scene.starts)
-        quiet = (_up(early + rule.hold, step) - step, fires, end)
+        quiet = (up(early + rule.hold, step) - step, fires, end)
         return self.test(target, "says that there is no data, and when there is again", values,
                          {NO_DATA: (quiet, [silent]), MISSED: ((fires,), [])})  # fmt: skip
 
@@ -198,33 +172,13 @@ class _Writer:
         target = scene.target
         if not isinstance(target.indicator, Percentile):
             return
-        fires = scene.starts + _up(target.hold, self.step)
+        fires = scene.starts + up(target.hold, self.step)
         edge = f"le={quoted(number(target.limit))}"
         series = {name: text for name, text in scene.missed(self.count(fires) + 3, 1).items() if edge not in name}
         rule = self.rules[MISSED, target.service, target.name]
-        condition = Condition(rule, scene.bad_value, scene.starts, estimated=True)
+        condition = Condition(rule, scene.bad_value, scene.starts, answers={ESTIMATE: [templates.Element({}, 1.0)]})
         yield self.test(target, "says that it is an estimate without a bucket edge at its limit", series,
                         {MISSED: ((fires,), [condition])}, [self.recorded(target, ESTIMATE, 1, fires)])  # fmt: skip
-
-    def down(self, service: Service) -> Iterable[dict[str, Any]]:
-        """The service stops answering, and answers again."""
-        rule, step = self.rules[DOWN, service.name, ""], self.step
-        fires = 2 * step + _up(rule.hold, step)
-        back = fires + 2 * step
-        ends = back + _up(rule.keep, step)
-        up = f'up{{job="server",service={quoted(service.name)},instance="a"}}'
-        if service.pushes:
-            up = f'{names.PROBE_SUCCESS.name}{{service={quoted(service.name)},url="a"}}'
-        runs = ((1, 2), (0, self.count(back) - 2), (1, self.count(ends - back) + 2))
-        times = (fires - step, fires, ends - step, ends)
-        yield self.test(service, "fires when nothing is answered, and recovers", {up: gauge(runs)},
-                        {DOWN: (times, [Condition(rule, 0, 2 * step, back)])})  # fmt: skip
-        end = ends + 2 * step
-        hiccup = gauge(((1, 2), (0, max(1, self.count(_up(rule.hold, step)) - 1)), (1, self.count(end))))
-        yield self.test(service, "a hiccup stays silent", {up: hiccup}, {DOWN: ((fires - step, fires, end), [])})
-        pair = {up: gauge(((0, self.count(end)),)), up.replace('"a"', '"b"'): gauge(((1, self.count(end)),))}
-        yield self.test(service, "stays silent while one of two instances answers", pair, {DOWN: ((end - step,), [])})
-        yield self.test(service, "no data: stays silent when it was never scraped", {}, {DOWN: ((end,), [])})
 
     def misses(self, scene: Scene, until: float) -> list[Condition]:
         """What is missed while ``scene`` is: its own target, and the one that a capacity is counted against."""
@@ -244,7 +198,7 @@ class _Writer:
     def recorded(self, target: Target, name: str, value: float, at: float) -> dict[str, Any]:
         selector = f"{name}{{service={quoted(target.service)},target={quoted(target.name)}}}"
         labels = ", ".join(f"{label}={quoted(text)}" for label, text in sorted(_labels(target).items()))
-        return _expression(selector, at, f"{name}{{{labels}}}", value)
+        return expression(selector, at, f"{name}{{{labels}}}", value)
 
     def count(self, seconds: float) -> int:
         return round(seconds / self.step)
@@ -254,34 +208,15 @@ class _Writer:
         what: Target | Service,
         name: str,
         series: Series,
-        alerts: dict[str, tuple[Sequence[float], Sequence[Condition]]],
+        alerts: Asked,
         expressions: Sequence[dict[str, Any]] = (),
     ) -> dict[str, Any]:
         who = f"{what.service}, {what.name}" if isinstance(what, Target) else what.name
-        asked = [
-            {
-                "eval_time": format_promql_duration(at),
-                "alertname": alert,
-                "exp_alerts": [each.alert for each in conditions if each.fires(at, self.step)],
-            }
-            for alert, (times, conditions) in alerts.items()
-            for at in sorted({time for time in times if time >= 0})
-        ]
-        test: dict[str, Any] = {"name": f"{who}: {name}", "interval": format_promql_duration(self.step)}
-        test["input_series"] = [{"series": each, "values": values} for each, values in series.items()]
-        test["alert_rule_test"] = asked
-        if expressions:
-            test["promql_expr_test"] = list(expressions)
-        return test
+        return document(who, name, self.step, series, alerts, expressions)
 
 
 def _labels(target: Target) -> dict[str, str]:
     return {"service": target.service, "target": target.name, "unit": target.unit.value}
-
-
-def _expression(expr: str, at: float, labels: str, value: float) -> dict[str, Any]:
-    samples = [{"labels": labels, "value": value if value % 1 else int(value)}]
-    return {"expr": expr, "eval_time": format_promql_duration(at), "exp_samples": samples}
 
 
 def _with_gap(text: str, before: int, gap: int, after: int) -> str:

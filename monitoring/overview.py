@@ -22,6 +22,7 @@ from .status import Board
 from .store import Store
 
 NOTIFICATIONS_SHOWN: Final = 20
+NO_SEVERITY: Final = "none"
 NO_CHANNELS: Final = "no channel is configured: nobody is told. Add [channels.…] to monitor.toml"
 
 
@@ -67,12 +68,15 @@ class Overview:
         }
 
     def alerts(self, held: Sequence[Silence] = (), seen: Mapping[str, Ack] | None = None) -> list[dict[str, Any]]:
-        """Firing and pending alerts, firing first, then the oldest.
+        """Firing and pending alerts, firing first, then the oldest; not the watchdog, which says that all is well.
 
         Each with the numbers of those of ``held`` that silence it, and with its acknowledgement among ``seen``.
         """
         found = [
-            alert for _, state in self.groups for alert in list(state.alerts()) if alert.state is not State.INACTIVE
+            alert
+            for _, state in self.groups
+            for alert in list(state.alerts())
+            if alert.state is not State.INACTIVE and dict(alert.labels).get("severity") != NO_SEVERITY
         ]
         found.sort(key=lambda alert: (alert.state is not State.FIRING, alert.active_at, alert.labels))
         return [_alert(alert, held, seen or {}, self.clock()) for alert in found]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from anvil_monitor.alerts.rulefile import Alerting
 from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.monitoring.promql import Engine, Vector
 from anvil_monitor.monitoring.rulemanager import GroupState, evaluate
@@ -20,7 +21,7 @@ def recorded(series: Sequence[tuple[Labels, float, float]], name: str, target: s
     """The recorded series after 90 s of ``series``: (labels, value at 0, growth a second)."""
     configuration = parse(toml)
     store = Store()
-    (group,) = rule_groups(configuration)
+    group = next(each for each in rule_groups(configuration) if each.name == "targets of app")
     state, engine = GroupState.of(group), Engine(store)
     for at in range(0, 95, 5):
         store.append(at * 1000, [(labels, start + growth * at) for labels, start, growth in series])
@@ -76,7 +77,9 @@ def test_no_metrics_at_all_is_no_estimate() -> None:
 
 
 def test_a_pushed_service_is_down_when_its_probes_fail() -> None:
-    """``metrics = "otlp"``: there is no scrape, so the rule reads the probes."""
-    (group,) = rule_groups(parse('[service]\nmetrics = "otlp"\n'))
-    down = next(rule for rule in group.rules if getattr(rule, "alert", "") == "ServiceDown")
+    """``metrics = "otlp"``: no scrape, so the rule reads the probes; no age of what has not ended, so no rule."""
+    groups = rule_groups(parse('[service]\nmetrics = "otlp"\n'))
+    alerts = {rule.alert: rule for group in groups for rule in group.rules if isinstance(rule, Alerting)}
+    down = alerts["ServiceDown"]
     assert down.expr == 'max by (service) (probe_success{service="app"}) == 0'
+    assert "RequestsStuck" not in alerts
