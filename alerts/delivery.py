@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 # A service may ask for a pause, but for none longer than this; what is due even later is so by a clock's jump.
 LONGEST_PAUSE: Final = 3600.0
 TIDY_EVERY: Final = 3600.0
+# Seconds after which a message that another process has put back is sent.
+WATCH_EVERY: Final = 1.0
 # Seconds that the picture of a message may take before it goes without.
 PICTURE_TIMEOUT: Final = 5.0
 
@@ -85,7 +87,7 @@ class Delivery:
         self._sender: Sender = sender or self._own  # type: ignore[assignment]
         self._wakes = {channel.name: asyncio.Event() for channel in configuration.channels}
         self._workers: list[asyncio.Task[None]] = []
-        self._tidier: asyncio.Task[None] | None = None
+        self._house: list[asyncio.Task[None]] = []
         self._done = asyncio.Event()
         self._closing = False
         self.tallies = {channel.name: Tally() for channel in configuration.channels}
@@ -102,7 +104,7 @@ class Delivery:
         try:
             if not self._closing:
                 self._start()
-                self._tidier = asyncio.create_task(self._tidy())
+                self._house = [asyncio.create_task(self._tidy()), asyncio.create_task(self._watch())]
             await self._done.wait()
         finally:
             self._outbox.unlisten(added)
@@ -125,7 +127,7 @@ class Delivery:
         self._workers = [asyncio.create_task(self._work(one)) for one in self._configuration.channels]
 
     async def _end(self) -> None:
-        tasks = self._workers + ([self._tidier] if self._tidier else [])
+        tasks = self._workers + self._house
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -231,6 +233,17 @@ class Delivery:
         tally.last_reason = outcome.reason
         then = "will be tried again" if outcome.retryable else "is not tried again"
         logger.warning("channel %s: message %d %s: %s", message.channel, message.id, then, outcome.reason)
+
+    async def _watch(self) -> None:
+        """Look at the outbox again when another process (a command) has written to it."""
+        seen = None
+        while True:
+            with contextlib.suppress(OutboxError):  # the workers say so themselves
+                version = self._outbox.rows("PRAGMA data_version")
+                if seen is not None and version != seen:
+                    self._wake()
+                seen = version
+            await asyncio.sleep(WATCH_EVERY)
 
     async def _tidy(self) -> None:
         """Keep the ledger bounded; what waits for a channel that is no longer configured becomes a dead letter."""

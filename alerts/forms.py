@@ -135,7 +135,7 @@ def _html_part(part: Part) -> str:
         ("Value", part.value),
         ("Target", part.limit),
         ("Since", part.since),
-        ("Lasted", part.lasted),
+        ("Lasted" if part.state is State.OVER else "For", part.lasted),
         *part.details,
     ]
     table = "".join(

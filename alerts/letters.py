@@ -69,6 +69,7 @@ class Writer:
                 todo = f"name them {names}, or take templates out"
                 self.problems.append(Problem(f"{folder} holds none of the files that are looked for", todo=todo))
         shared = {form: template for form, path in everywhere.items() if (template := self._load(path))}
+        self._shared = shared
         self._templates: dict[str, dict[Form, Template]] = {}
         for channel in configuration.channels:
             own = self._load(channel.template) if channel.template is not None and channel.format else None
@@ -106,7 +107,7 @@ class Writer:
         # The title may have been marked since, as that of a drill is.
         words = replace(words, title=wording.plain(message.title, wording.TITLE_LENGTH))
         forms = write(words)
-        for form, template in self._templates.get(channel.name, {}).items():
+        for form, template in self._templates.get(channel.name, self._shared).items():
             try:
                 body = template.fill({f"${name}": value for name, value in values(words, form).items()})
                 forms[form] = Written(forms[form].heading, body.strip())

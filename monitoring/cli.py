@@ -27,7 +27,7 @@ from anvil_monitor.targets import (
 )
 from anvil_monitor.targets.settings import OFF
 
-from . import asking, backtestcommand, commands, drillcommand, explaincommand, holding, rulecommands
+from . import asking, backtestcommand, commands, drillcommand, explaincommand, holding, rulecommands, telling
 
 EXAMPLES = """\
 examples:
@@ -146,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     backtestcommand.add(command, _config, _load)
     explaincommand.add(command, _config, _load)
     drillcommand.add(command, _config, _load)
+    telling.add(command, _config, _load)
     return top
 
 

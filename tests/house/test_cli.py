@@ -29,6 +29,8 @@ COMMANDS = (
     "ack",
     "backtest",
     "explain",
+    "notify",
+    "notifications",
     "drill",
 )
 
