@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from anvil_monitor.targets import Configuration
@@ -28,6 +28,7 @@ from .outbox import Outbox, OutboxError
 from .stages import (
     Batch,
     Decision,
+    LinksOf,
     Measure,
     Round,
     Stage,
@@ -53,7 +54,8 @@ class Pipeline:
     """The alerts of the moment, and the stages run over them.
 
     ``measure`` gives what a target measures now, for "recovered: 142 ms"; ``None`` where that is not known.
-    ``holds``: how long the alerts of the user's own rules have to last before they fire (seconds, by name).
+    ``holds``: how long the alerts of the user's own rules have to last before they fire (seconds, by name). ``links``
+    gives what a message offers to do about it.
     :attr:`problem` is what kept the last round from being written, or ``None``.
     """
 
@@ -64,12 +66,14 @@ class Pipeline:
         clock: Callable[[], float] = time.time,
         measure: Measure | None = None,
         holds: Mapping[str, float] | None = None,
+        links: LinksOf | None = None,
     ) -> None:
         self._configuration = configuration
         self._holds = dict(holds or {})
         self._outbox = outbox
         self._clock = clock
         self._measure = measure
+        self._links = links
         self._lock = threading.Lock()
         self._alerts: dict[str, Alert] = {}
         self._expires: dict[str, float] = {}
@@ -114,14 +118,12 @@ class Pipeline:
         now = self._clock() if now is None else now
         self._age(now)
         self._flaps.settle(now)
-        if not self._alerts:
-            return None
         round_ = self._round(now)
         round_.inhibitors = self._inhibitors()
         try:
             shown = tuple(self._flaps.shown(fingerprint, alert) for fingerprint, alert in self._alerts.items())
             self._run(STAGES, round_, [Batch("", shown)])
-            self._forget_acks(round_, shown)
+            acks.forget(self._outbox, round_.acks.keys() - {alert.fingerprint for alert in shown if alert.firing})
             open_alerts = self._outbox.first_told().keys()
         except OutboxError as error:
             self._failed(str(error))
@@ -135,8 +137,9 @@ class Pipeline:
         return min(round_.next_look, default=None)
 
     def firing(self) -> list[Alert]:
-        """The alerts that fire, told or not."""
-        return [alert for alert in list(self._alerts.values()) if alert.firing]
+        """The alerts that fire, told or not; one that flaps is among them."""
+        shown = [self._flaps.shown(fingerprint, alert) for fingerprint, alert in list(self._alerts.items())]
+        return [alert for alert in shown if alert.firing]
 
     def accept(self, alerts: Sequence[Alert], key: str = "") -> bool:
         """Write what Alertmanager posted. False if the same was written moments ago. Raises :class:`OutboxError`.
@@ -152,11 +155,11 @@ class Pipeline:
             round_ = self._round(now)
             round_.key = key
             self._run(BEHIND_ALERTMANAGER, round_, batches)
-            self._forget_acks(round_, alerts)
+            acks.forget(self._outbox, round_.acks.keys() & {alert.fingerprint for alert in alerts if not alert.firing})
             return True
 
     def _round(self, now: float) -> Round:
-        return Round(now, self._configuration, self._outbox, measure=self._measure, seen=self._seen)
+        return Round(now, self._configuration, self._outbox, measure=self._measure, links=self._links, seen=self._seen)
 
     def _run(self, stages: Sequence[Stage], round_: Round, batches: list[Batch]) -> None:
         round_.told, round_.told_at = self._outbox.told(), self._outbox.told_at()
@@ -164,11 +167,6 @@ class Pipeline:
         for stage in stages:
             batches = stage(round_, batches)
         self.decisions = tuple(round_.decisions)
-
-    def _forget_acks(self, round_: Round, alerts: Iterable[Alert]) -> None:
-        if round_.acks:
-            over = {alert.fingerprint for alert in alerts if not alert.firing}
-            acks.forget(self._outbox, over & round_.acks.keys())
 
     def _age(self, now: float) -> None:
         for fingerprint, alert in list(self._alerts.items()):

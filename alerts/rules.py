@@ -46,7 +46,7 @@ def rule_groups(configuration: Configuration, links: Links | None = None) -> tup
 
     ``links``: where messages lead; by default the monitor's own page.
     """
-    where = links or Links(f"{configuration.monitor.address}/")
+    where = links or Links(f"{configuration.monitor.reached_at}/")
     groups: list[Group] = []
     for service in configuration.services:
         groups.append(target_group(configuration, service, where))

@@ -23,6 +23,7 @@ from .outbox import Outbox
 logger = logging.getLogger(__name__)
 
 Measure: TypeAlias = Callable[[Alert], float | None]
+LinksOf: TypeAlias = Callable[[Notification], tuple[tuple[str, str], ...]]
 # By (service, channel) and fingerprint: the alerts whose firing was told and whose end was not yet.
 Known: TypeAlias = Mapping[tuple[str, str], Mapping[str, Alert]]
 
@@ -56,6 +57,7 @@ class Round:
     outbox: Outbox
     inhibitors: Sequence[Alert] = ()
     measure: Measure | None = None
+    links: LinksOf | None = None
     key: str = ""
     acks: Mapping[str, Ack] = dataclasses.field(default_factory=dict)
     # By fingerprint: when the first channel was told, and since when an alert is here that no channel was told of.
@@ -297,4 +299,6 @@ def _told(
             if value is not None:
                 current[alert.fingerprint] = value
     note = Notification(batch.service, round_.now, reason, firing, still, resolved, current)
+    if round_.links:
+        note = dataclasses.replace(note, links=round_.links(note))
     return dataclasses.replace(batch, notification=note)

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from anvil_monitor.alerts import letters, rulefile, templates
 from anvil_monitor.alerts.delivery import Delivery
+from anvil_monitor.alerts.links import LinkError, Links, load_key
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.notifier import OUTBOX_FILE
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
@@ -35,7 +36,7 @@ from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
 from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import api, apistate, federate, holdingapi, remotewrite, selfmetrics, serving, terminal, userrules, web
+from . import actions, api, apistate, federate, holdingapi, remotewrite, selfmetrics, serving, terminal, userrules, web
 from .history.history import History, HistoryError
 from .history.joined import MEMORY, HistoryStore
 from .overview import Overview
@@ -93,7 +94,14 @@ async def run(
         engine = Engine(store, timeout=RULE_TIMEOUT)
         delivery = _delivery(configuration, outbox, environ, past(Engine(store, timeout=PICTURE_TIMEOUT).range))
         board = Board(configuration, started)
-        pipeline = Pipeline(configuration, outbox, measure=board.measure, holds=userrules.holds(own_groups))
+        signed = actions.links_of(configuration)
+        pipeline = Pipeline(
+            configuration,
+            outbox,
+            measure=board.measure,
+            holds=userrules.holds(own_groups),
+            links=signed.of if signed else None,
+        )
         look: list[float | None] = [None]  # when the pipeline wants to look at its alerts again
 
         def evaluated(at: float) -> None:
@@ -101,7 +109,7 @@ async def run(
             look[0] = pipeline.update(_alerts(rules))
 
         def expand(text: str, data: templates.Data) -> str:
-            return templates.parse(text).expand(replace(data, external_url=configuration.monitor.address))
+            return templates.parse(text).expand(replace(data, external_url=configuration.monitor.reached_at))
 
         groups = revise([*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups])
         rules = RuleManager(
@@ -138,6 +146,9 @@ async def run(
         # What is pushed comes to the monitor's own address, and to the one where senders look first.
         written = remotewrite.Receiver(store, write_thread, clock).route()
         held = holdingapi.routes(outbox, pipeline.firing, clock, own_thread)
+        if signed:
+            style = partial(web.page_file, "page.css")
+            held += actions.routes(signed, outbox, pipeline.firing, style, clock, own_thread)
         served = [*api.routes(sources), federate.route(sources), written, *routes(collector), *held]
         app = web.create_app(overview, served, collect, own_thread, token)
         pushed, no_otlp = serving.bind_otlp(configuration)
@@ -223,6 +234,17 @@ def _outbox(configuration: Configuration) -> Iterator[Outbox]:
         except OutboxError as error:
             raise ConfigurationError([Problem(str(error))]) from None
         yield outbox
+
+
+def _links(configuration: Configuration) -> Links | None:
+    """What makes the links of messages; ``None`` where nobody has said under which address people come here."""
+    monitor = configuration.monitor
+    if not monitor.external_url:
+        return None
+    try:
+        return Links(monitor.external_url, load_key(monitor.data.expanduser()))
+    except LinkError as error:
+        raise ConfigurationError([Problem(str(error))]) from None
 
 
 @contextlib.contextmanager

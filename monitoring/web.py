@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from anvil_monitor.alerts.links import PATH as ACT_PATH
 from anvil_monitor.alerts.outbox import OutboxError
 from anvil_monitor.exporter import names
 from anvil_monitor.exporter.exposition import CONTENT_TYPE, Family, render
@@ -42,9 +43,10 @@ HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )  # fmt: skip
-# What asks for no token: whether it lives, and what browsers send, who cannot keep a secret (their origin is checked).
+# What asks for no token: whether it lives, what browsers send, who cannot keep a secret (their origin is checked), and
+# where the links of messages lead (their signature is).
 OPEN_PATHS: Final = ("/-/healthy",)
-OPEN_BELOW: Final = f"{names.BEACON_PATH}/"
+OPEN_BELOW: Final = (f"{names.BEACON_PATH}/", f"{ACT_PATH}/")
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -130,7 +132,9 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
+                given = list(message.get("headers", ()))
+                own = {name for name, _ in given}  # a page with a form has a policy of its own
+                message["headers"] = [*given, *(header for header in HEADERS if header[0] not in own)]
             await send(message)
 
         path: str = scope["path"]

@@ -240,6 +240,12 @@ class Monitor:
     # An alert that fires more often than flap_limit (0: no limit) within flap_window is told once, as flapping.
     flap_limit: int = field(default=5, kw_only=True)
     flap_window: float = field(default=3600.0, kw_only=True)
+    external_url: str = field(default="", kw_only=True)  # where people reach the page, if not at its address
+
+    @property
+    def reached_at(self) -> str:
+        """The address for links in messages, without a slash at its end."""
+        return self.external_url or self.address
     templates: Path | None = None
 
     @property

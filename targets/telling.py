@@ -18,7 +18,7 @@ CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
 MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
 CHANNEL_KEYS: Final = ("hours", "escalate_after", "repeat_interval")
-MONITOR_KEYS: Final = ("flap_limit", "flap_window")
+MONITOR_KEYS: Final = ("flap_limit", "flap_window", "external_url")
 WEEKLY_KEYS: Final = ("days", "from", "to", "timezone")
 
 
@@ -56,7 +56,13 @@ def channels(tables: Table, given: tuple[Channel, ...]) -> tuple[Channel, ...]:
 def monitor(table: Table, given: Monitor) -> Monitor:
     """The monitor with what :data:`MONITOR_KEYS` say of it."""
     limit = table.integer("flap_limit", default=given.flap_limit, least=0, most=1000)
-    return replace(given, flap_limit=limit, flap_window=table.duration("flap_window", default=given.flap_window))
+    window = table.duration("flap_window", default=given.flap_window)
+    url = table.url("external_url", default="") if "external_url" in table.values else ""
+    if "?" in url or "#" in url:
+        table.problem(
+            "external_url", f"external_url = {table.shown('external_url')} has a query", "end it with its path"
+        )
+    return replace(given, flap_limit=limit, flap_window=window, external_url=url.rstrip("/"))
 
 
 def _hours(channel: Table) -> Hours | None:

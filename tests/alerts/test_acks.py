@@ -182,3 +182,15 @@ def test_the_acknowledgement_of_what_is_gone_is_forgotten(build: Any, outbox: Ou
     acks.add(outbox, [alerts.missed()], author="Ada", at=1.0)
     build()
     assert acks.current(outbox) == {}
+
+
+def test_one_that_comes_too_late_is_of_no_later_firing(
+    build: Any, run: Any, outbox: Outbox, clock: Any, alerts: Any
+) -> None:
+    """Written just after its alert was over, it is forgotten before that fires again."""
+    pipeline, alert = build(), alerts.missed()
+    run(pipeline, 10, alert)
+    run(pipeline, 10, alerts.over(alert, clock.now))
+    acks.add(outbox, [alert], author="Ada", at=clock.now)
+    run(pipeline, 5)
+    assert acks.current(outbox) == {}

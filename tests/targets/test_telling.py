@@ -215,3 +215,20 @@ def test_the_flap_limit() -> None:
     assert (monitor.flap_limit, monitor.flap_window) == (0, 600.0)
     with pytest.raises(ConfigurationError, match=r":2: flap_limit = -1 .*whole number from 0 to 1000"):
         parse("[monitor]\nflap_limit = -1")
+
+
+def test_where_people_reach_the_page() -> None:
+    """Links lead to external_url, without a slash at its end, or else to the address of the page."""
+    assert parse("").monitor.reached_at == "http://127.0.0.1:9109"
+    monitor = parse('[monitor]\nexternal_url = "https://monitor.example.com/anvil/"').monitor
+    assert (monitor.external_url, monitor.reached_at) == ("https://monitor.example.com/anvil",) * 2
+    for wrong, said in (
+        ("monitor.example.com", "must be a URL with a host"),
+        ("https://me:secret@example.com", "holds a user name or password"),
+        ("https://example.com/?a=b", "has a query"),
+        ("https://example.com/#a", "has a query"),
+    ):
+        with pytest.raises(ConfigurationError, match=":2: external_url") as caught:
+            parse(f'[monitor]\nexternal_url = "{wrong}"')
+        assert said in str(caught.value)
+        assert "secret" not in str(caught.value)
