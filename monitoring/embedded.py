@@ -24,7 +24,6 @@ from typing import Any, Final
 
 from anvil_monitor.alerts import letters, rulefile, templates
 from anvil_monitor.alerts.delivery import Delivery
-from anvil_monitor.alerts.links import LinkError, Links, load_key
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.notifier import OUTBOX_FILE
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
@@ -234,17 +233,6 @@ def _outbox(configuration: Configuration) -> Iterator[Outbox]:
         except OutboxError as error:
             raise ConfigurationError([Problem(str(error))]) from None
         yield outbox
-
-
-def _links(configuration: Configuration) -> Links | None:
-    """What makes the links of messages; ``None`` where nobody has said under which address people come here."""
-    monitor = configuration.monitor
-    if not monitor.external_url:
-        return None
-    try:
-        return Links(monitor.external_url, load_key(monitor.data.expanduser()))
-    except LinkError as error:
-        raise ConfigurationError([Problem(str(error))]) from None
 
 
 @contextlib.contextmanager

@@ -241,17 +241,17 @@ class Monitor:
     flap_limit: int = field(default=5, kw_only=True)
     flap_window: float = field(default=3600.0, kw_only=True)
     external_url: str = field(default="", kw_only=True)  # where people reach the page, if not at its address
-
-    @property
-    def reached_at(self) -> str:
-        """The address for links in messages, without a slash at its end."""
-        return self.external_url or self.address
     templates: Path | None = None
 
     @property
     def address(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+    @property
+    def reached_at(self) -> str:
+        """The address for links in messages, without a slash at its end."""
+        return self.external_url or self.address
 
 
 @dataclass(frozen=True, slots=True)
