@@ -8,8 +8,8 @@ from typing import Final, TypeAlias
 
 from anvil_monitor.alerts.rulefile import Alerting, Group
 
-from .rulemanager import ActiveAlert, GroupState, State
-from .samples import Matcher, Panel, series_of
+from .rulemanager import GroupState, State, for_state
+from .samples import Labels, Matcher, Panel, series_of
 
 Select: TypeAlias = Callable[[Sequence[Matcher], int, int], list[Panel]]
 
@@ -31,7 +31,7 @@ def restore(group: Group, state: GroupState, at: float, select: Select, grace: f
         if not isinstance(rule, Alerting) or memory.restored or rule.hold < grace:
             continue
         for alert in memory.alerts.values():
-            before = _since(alert, at, select) if alert.state is not State.INACTIVE else None
+            before = _since(for_state(rule, alert), at, select) if alert.state is not State.INACTIVE else None
             if before is None:
                 continue
             seen, since = before
@@ -41,9 +41,8 @@ def restore(group: Group, state: GroupState, at: float, select: Select, grace: f
             alert.active_at = min(alert.active_at, since)  # one that fires by now goes on
 
 
-def _since(alert: ActiveAlert, at: float, select: Select) -> tuple[float, float] | None:
+def _since(wanted: Labels, at: float, select: Select) -> tuple[float, float] | None:
     """When the alert was last seen, and since when it held then (Unix seconds); None if it had ended."""
-    wanted = tuple(sorted((*alert.labels, ("__name__", "ALERTS_FOR_STATE"))))
     matchers = [Matcher(name, "=", value) for name, value in wanted]
     for series in series_of(select(matchers, round((at - OUTAGE_TOLERANCE) * 1000), round(at * 1000))):
         value = float(series.values[-1])

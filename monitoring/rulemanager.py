@@ -182,7 +182,7 @@ def _alerting(rule: Alerting, memory: RuleState, at: float, result: Result, quer
         elif alert.state is State.FIRING and at - alert.active_at < rule.hold:
             alert.state, alert.fired_at = State.PENDING, None
         if memory.restored:
-            batch += _series(alert)
+            batch += _series(rule, alert)
     return batch
 
 
@@ -222,12 +222,18 @@ def _stays(rule: Alerting, alert: ActiveAlert, at: float) -> bool:
     return at - alert.keep_since < rule.keep
 
 
-def _series(alert: ActiveAlert) -> Batch:
-    labels = dict(alert.labels)
+def _series(rule: Alerting, alert: ActiveAlert) -> Batch:
+    # As in Prometheus, a label whose template came out empty is here with the text of the template.
+    labels = {**rule.labels, **dict(alert.labels)}
     return [
         (_labels({**labels, "__name__": "ALERTS", "alertstate": str(alert.state)}), 1.0),
-        (_labels({**labels, "__name__": "ALERTS_FOR_STATE"}), float(math.floor(alert.active_at))),
+        (for_state(rule, alert), float(math.floor(alert.active_at))),
     ]
+
+
+def for_state(rule: Alerting, alert: ActiveAlert) -> Labels:
+    """The series that says since when ``alert`` holds."""
+    return _labels({**rule.labels, **dict(alert.labels), "__name__": "ALERTS_FOR_STATE"})
 
 
 def _vector(value: Value) -> Result:
