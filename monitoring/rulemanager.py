@@ -8,21 +8,33 @@ all state is in :class:`GroupState`, so a test plays an hour in a millisecond. S
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from anvil_monitor.alerts import templates
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording, Rule
 
 from .promql import QueryError, Scalar, Value, Vector
+from .rulestate import ActiveAlert, GroupState, RuleState, State
 from .samples import STALE_NAN, Labels
+
+__all__ = [
+    "ActiveAlert",
+    "GroupState",
+    "RuleError",
+    "RuleManager",
+    "RuleState",
+    "State",
+    "evaluate",
+    "for_state",
+    "next_slot",
+    "slot_offset",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -35,68 +47,6 @@ Query: TypeAlias = Callable[[str, float], Value]
 Write: TypeAlias = Callable[[int, Batch], object]
 Restore: TypeAlias = Callable[[Group, "GroupState", float], object]
 Expand: TypeAlias = Callable[[str, templates.Data], str]
-
-
-class State(enum.StrEnum):
-    """Of one alert; a rule's state is the greatest of its alerts."""
-
-    INACTIVE = "inactive"
-    PENDING = "pending"
-    FIRING = "firing"
-
-
-@dataclass(slots=True)
-class ActiveAlert:
-    """One label set of one alerting rule. ``labels`` have no ``__name__``; times are Unix seconds."""
-
-    labels: Labels
-    annotations: Mapping[str, str]
-    value: float
-    active_at: float
-    state: State = State.PENDING
-    fired_at: float | None = None
-    resolved_at: float | None = None
-    keep_since: float | None = None
-
-
-@dataclass(slots=True)
-class RuleState:
-    """What one rule remembers between evaluations."""
-
-    health: str = "unknown"
-    error: str = ""
-    evaluated_at: float = 0.0
-    duration: float = 0.0
-    written: frozenset[Labels] = frozenset()
-    alerts: dict[Labels, ActiveAlert] = field(default_factory=dict)
-    restored: bool = True  # while it is not, nothing is written over what is to be restored from
-
-    @property
-    def state(self) -> str:
-        """``unknown`` before the first evaluation, else the greatest state of its alerts."""
-        if self.health == "unknown":
-            return "unknown"
-        states = {alert.state for alert in self.alerts.values()}
-        return next((str(each) for each in (State.FIRING, State.PENDING) if each in states), str(State.INACTIVE))
-
-
-@dataclass(slots=True)
-class GroupState:
-    """What one group remembers; ``missed`` counts the slots that were skipped because an evaluation came late."""
-
-    rules: list[RuleState]
-    evaluated_at: float = 0.0
-    duration: float = 0.0
-    missed: int = 0
-    evaluations: int = 0
-
-    @classmethod
-    def of(cls, group: Group) -> GroupState:
-        return cls([RuleState() for _ in group.rules])
-
-    def alerts(self) -> Iterator[ActiveAlert]:
-        for rule in self.rules:
-            yield from list(rule.alerts.values())
 
 
 class RuleError(Exception):

@@ -6,80 +6,22 @@ import asyncio
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
+from rule_play import OFF, ON, Play, Result, alerting, series
 
-from anvil_monitor.alerts import templates
-from anvil_monitor.alerts.rulefile import Alerting, Group, Recording, Rule
-from anvil_monitor.monitoring.promql import Engine, QueryError, Sample, Scalar, Text, Value, Vector
+from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
+from anvil_monitor.monitoring.promql import Engine, QueryError, Sample, Scalar, Text, Vector
 from anvil_monitor.monitoring.rulemanager import (
     GroupState,
     RuleManager,
-    RuleState,
     evaluate,
     next_slot,
     slot_offset,
 )
-from anvil_monitor.monitoring.samples import Labels, labels_of
+from anvil_monitor.monitoring.samples import labels_of
 from anvil_monitor.monitoring.store import Store
 from anvil_monitor.monitoring.threads import Threads
-
-Result = list[tuple[Labels, float]]
-
-
-@dataclass
-class Play:
-    """A group with a query that answers what the test says, and a record of what was written."""
-
-    rules: tuple[Rule, ...]
-    result: Result | Value | Exception = field(default_factory=list)
-    written: dict[Labels, float] = field(default_factory=dict)
-    state: GroupState = field(init=False)
-
-    limit: int = 0
-    offset: float = 0.0
-    asked: list[float] = field(default_factory=list)
-    written_at: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.group = Group("g", 5.0, self.rules, limit=self.limit, query_offset=self.offset)
-        self.state = GroupState.of(self.group)
-
-    def query(self, expr: str, at: float) -> Value:
-        self.asked.append(at)
-        if isinstance(self.result, Exception):
-            raise self.result
-        if isinstance(self.result, list):
-            return Vector([Sample(labels, at, value) for labels, value in self.result])
-        return self.result
-
-    def write(self, time_ms: int, batch: Result) -> None:
-        self.written |= dict(batch)
-        self.written_at.append(time_ms / 1000)
-
-    def at(self, at: float, result: Result | Value | Exception | None = None) -> RuleState:
-        if result is not None:
-            self.result = result
-        self.written = {}
-        evaluate(self.group, self.state, at, self.query, self.write, lambda text, data: f"{data.labels}{data.value:g}")
-        return self.state.rules[0]
-
-    def alerts(self) -> dict[str, float]:
-        """alertstate of each ALERTS series written, with its value; a stale marker is NaN."""
-        return {
-            dict(labels)["alertstate"]: value
-            for labels, value in self.written.items()
-            if ("__name__", "ALERTS") in labels
-        }
-
-
-ON: Result = [(labels_of(__name__="x", service="a"), 7.0)]
-OFF: Result = []
-
-
-def alerting(hold: float = 0.0, keep: float = 0.0, **labels: str) -> Play:
-    return Play((Alerting("Bad", "x > 1", hold, keep, labels, {"summary": "plain"}),))
 
 
 def test_an_alert_without_for_fires_at_once() -> None:
@@ -255,75 +197,86 @@ def test_rules_of_a_group_see_each_other() -> None:
     )
 
 
-def series(*names: str) -> Result:
-    return [(labels_of(__name__="x", service=name), 1.0) for name in names]
+def test_a_firing_alert_whose_for_is_not_over_waits_again() -> None:
+    """A `for` that has become longer than what the alert has held: pending, as if it had never fired."""
+    play = alerting()
+    (alert,) = play.at(100, ON).alerts.values()
+    assert (alert.state, alert.fired_at) == ("firing", 100)
+    play.group = Group("g", 5.0, alerting(hold=30).rules)
+    (alert,) = play.at(105).alerts.values()
+    assert (alert.state, alert.fired_at, alert.active_at) == ("pending", None, 100)
+    assert math.isnan(play.alerts()["firing"])
+    assert play.at(130).state == "firing"
 
 
-def test_a_recording_rule_over_its_limit_stores_nothing() -> None:
-    """More series than `limit`: an error in Prometheus's words, nothing written, no series ended."""
-    play = Play((Recording("r:x", "x"),), limit=2)
-    assert play.at(100, series("a", "b")).health == "ok"
-    state = play.at(105, series("a", "b", "c"))
-    assert (state.health, state.error, play.written) == ("err", "exceeded limit of 2 with 3 series", {})
-    play.at(110, series("a"))
+def test_a_kept_alert_is_frozen() -> None:
+    """While it is only kept, neither its value nor its annotations change, and its series go on."""
+    play = Play((Alerting("Bad", "x", keep=60, annotations={"summary": "{{ $value }}"}),))
+    play.at(100, ON)
+    for at in (105, 110):
+        (alert,) = play.at(at, OFF).alerts.values()
+        assert (alert.value, alert.annotations["summary"][-1], alert.keep_since) == (7.0, "7", 105)
+        assert play.alerts() == {"firing": 1.0}
+    assert play.at(164).state == "firing"
+    (alert,) = play.at(165).alerts.values()
+    assert (alert.state, alert.resolved_at) == ("inactive", 165)
+
+
+def test_a_pending_alert_is_not_kept() -> None:
+    """`keep_firing_for` is for what fires; what only waits is forgotten at its first miss."""
+    play = alerting(hold=10, keep=60)
+    play.at(100, ON)
+    assert play.at(105, OFF).alerts == {}
+
+
+def test_equal_alerts_leave_everything_as_it_was() -> None:
+    """The rule errs; the alerts that it had go on, and no series ends."""
+    play = alerting(service="all")
+    play.at(100, ON)
+    state = play.at(105, series("a", "b"))
+    assert (state.health, state.state, play.written) == ("err", "firing", {})
+    (alert,) = state.alerts.values()
+    assert (alert.value, alert.active_at) == (7.0, 100)
+
+
+def test_what_vanished_during_a_failure_ends_after_it() -> None:
+    """The last set that was written is kept over failures: the next good evaluation ends what is no longer there."""
+    play = Play((Recording("r:x", "x"),))
+    play.at(100, series("a", "b"))
+    play.at(105, QueryError("execution", "no"))
+    assert play.written == {}
+    play.at(110, series("b"))
     assert {dict(labels)["service"]: math.isnan(value) for labels, value in play.written.items()} == {
-        "a": False,
-        "b": True,
+        "a": True,
+        "b": False,
     }
 
 
-def test_an_alerting_rule_over_its_limit_loses_its_alerts() -> None:
-    """More active alerts than `limit`: all of them are dropped, and begin anew when there are fewer."""
-    play = Play((Alerting("Bad", "x", hold=10),), limit=2)
-    play.at(100, series("a", "b"))
-    state = play.at(105, series("a", "b", "c"))
-    assert (state.health, state.error) == ("err", "exceeded limit of 2 with 3 alerts")
-    assert (state.alerts, play.written) == ({}, {})
-    state = play.at(110, series("a", "b"))
-    assert [(alert.state, alert.active_at) for alert in state.alerts.values()] == [("pending", 110), ("pending", 110)]
+def test_since_when_an_alert_holds_is_written_in_whole_seconds() -> None:
+    """ALERTS_FOR_STATE is ActiveAt without its fraction, and carries no alertstate."""
+    play = alerting()
+    play.at(100.75, ON)
+    assert play.written[labels_of(__name__="ALERTS_FOR_STATE", service="a", alertname="Bad")] == 100.0
 
 
-def test_only_active_alerts_count_against_the_limit() -> None:
-    """Pending, firing and kept ones do; one that has ended does not."""
-    play = Play((Alerting("Bad", "x"),), limit=1)
-    play.at(100, series("a"))
-    assert play.at(105, series("b")).health == "ok"
-    kept = Play((Alerting("Bad", "x", keep=60),), limit=1)
-    kept.at(100, series("a"))
-    assert kept.at(105, series("b")).error == "exceeded limit of 1 with 2 alerts"
+def test_an_empty_label_takes_one_away() -> None:
+    """A rule label that comes out empty is no label of the alert; its series carry the text of the template."""
+    play = Play((Alerting("Bad", "x", labels={"service": "", "t": "{{ x }}"}),))
+    play.group = Group("g", 5.0, play.rules)
+    evaluate(play.group, play.state, 100, lambda e, t: Vector([Sample(ON[0][0], t, 7.0)]), play.write, lambda t, d: "")
+    (alert,) = play.state.rules[0].alerts.values()
+    assert dict(alert.labels) == {"alertname": "Bad"}
+    assert labels_of(__name__="ALERTS", alertname="Bad", alertstate="firing", t="{{ x }}") in play.written
 
 
-def test_a_limit_below_zero_is_none() -> None:
-    """As in Prometheus, where only a limit above 0 limits."""
-    assert Play((Alerting("Bad", "x"),), limit=-1).at(100, series("a", "b")).health == "ok"
-
-
-def test_a_query_offset_moves_what_is_asked_and_written_and_no_alert() -> None:
-    """The query and the samples are as of ts - query_offset, stale markers too; ActiveAt and `for` go by ts."""
-    play = Play((Alerting("Bad", "x", hold=10),), offset=60)
-    (alert,) = play.at(100, ON).alerts.values()
-    assert (alert.active_at, play.asked, play.written_at) == (100, [40], [40])
-    assert play.written[labels_of(__name__="ALERTS_FOR_STATE", service="a", alertname="Bad")] == 100
-    assert play.at(110).state == "firing"
-    play.at(115, OFF)
-    assert play.written_at == [40, 50, 55]
-    assert math.isnan(play.alerts()["firing"])
-
-
-def test_a_recorded_series_with_an_offset_is_where_its_data_is() -> None:
-    """The recorded sample has the time that was asked for; `query` in a template asks as of the evaluation."""
-    store = Store()
-    for at in range(0, 100, 10):
-        store.append(at * 1000, [(labels_of(__name__="x"), float(at))])
-    engine = Engine(store)
-    rules = (Recording("r:x", "x"), Alerting("Bad", "x", annotations={"summary": '{{ query "x" | first | value }}'}))
-    group = Group("g", 5.0, rules, query_offset=60)
-    state = GroupState.of(group)
-    evaluate(group, state, 90.0, engine.instant, store.append, lambda text, data: templates.parse(text).expand(data))
-    assert engine.instant("r:x", 35.0) == Vector([Sample(labels_of(__name__="r:x"), 35.0, 30.0)])
-    assert engine.instant("r:x", 25.0) == Vector([])
-    (alert,) = state.rules[1].alerts.values()
-    assert (alert.value, alert.annotations) == (30.0, {"summary": "90"})
+def test_a_rule_is_in_the_greatest_state_of_its_alerts() -> None:
+    """unknown before the first evaluation, then inactive < pending < firing."""
+    play = Play((Alerting("Bad", "x", hold=10),))
+    assert play.state.rules[0].state == "unknown"
+    assert play.at(100, OFF).state == "inactive"
+    assert play.at(105, series("a")).state == "pending"
+    assert play.at(115, series("a", "b")).state == "firing"
+    assert play.at(120, series("b")).state == "pending"
 
 
 def test_a_write_that_fails_fails_its_rule_alone() -> None:
