@@ -13,6 +13,7 @@ from anvil_monitor.targets import Configuration, Secret, format_promql_duration
 
 from . import inhibition, yamltext
 from .rulefile import COMMENT
+from .ruleparts import WATCHDOG
 
 NOTIFIER: Final = "http://notifier:9095/api/v1/alerts"  # where docker-compose.yml has it
 SECRETS: Final = "/run/secrets"
@@ -25,18 +26,36 @@ def dump(configuration: Configuration, *, notifier: str = NOTIFIER) -> str:
     if monitor.token is not None:
         credentials = {"type": "Bearer", "credentials_file": secret_file(monitor.token)}
         webhook["http_config"] = {"authorization": credentials}
+    route: dict[str, Any] = {
+        "receiver": "anvil-monitor",
+        "group_by": ["service"],
+        "group_wait": format_promql_duration(monitor.group_wait),
+        "group_interval": format_promql_duration(monitor.group_interval),
+        "repeat_interval": format_promql_duration(monitor.repeat_interval),
+    }
+    if monitor.heartbeat is not None:
+        route["routes"] = [_watchdog(monitor.heartbeat_interval)]
     document = {
-        "route": {
-            "receiver": "anvil-monitor",
-            "group_by": ["service"],
-            "group_wait": format_promql_duration(monitor.group_wait),
-            "group_interval": format_promql_duration(monitor.group_interval),
-            "repeat_interval": format_promql_duration(monitor.repeat_interval),
-        },
+        "route": route,
         "receivers": [{"name": "anvil-monitor", "webhook_configs": [webhook]}],
         "inhibit_rules": inhibition.alertmanager_rules(),
     }
     return yamltext.dump(document, COMMENT)
+
+
+def _watchdog(interval: float) -> dict[str, Any]:
+    """The Watchdog comes as often as the heartbeat beats.
+
+    A group looks twice in that time: once, and it would miss every other beat by a moment.
+    """
+    return {
+        "receiver": "anvil-monitor",
+        "matchers": [f'alertname="{WATCHDOG}"'],
+        "group_by": ["alertname"],
+        "group_wait": "0s",
+        "group_interval": format_promql_duration(interval / 2),
+        "repeat_interval": format_promql_duration(interval),
+    }
 
 
 def secret_file(secret: Secret) -> str:

@@ -24,8 +24,10 @@ from anvil_monitor.exporter.names import NOTIFICATIONS, QUEUE_AGE, SENDS
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
 from .delivery import Delivery
+from .heartbeat import Heartbeat, Switch
 from .outbox import Outbox, OutboxError
 from .pipeline import Pipeline
+from .ruleparts import WATCHDOG
 from .sender import Sender
 from .webhook import WebhookError, alerts_from_webhook
 
@@ -64,6 +66,7 @@ def create_app(
             raise
     except OutboxError as error:
         raise ConfigurationError([Problem(str(error))]) from None
+    switch = Switch(Heartbeat.of(configuration.monitor, environ))
     if not configuration.channels:
         logger.warning("no channel is configured: alerts are accepted and nobody is told")
 
@@ -74,6 +77,9 @@ def create_app(
             found, key = alerts_from_webhook(body, clock())
             # In a thread: the write waits for the disk.
             fresh = await asyncio.to_thread(pipeline.accept, found, key)
+            # It came all the way from Prometheus, and the outbox takes what is to be told.
+            if any(alert.name == WATCHDOG and alert.firing for alert in found):
+                switch.alive()
         except WebhookError as error:
             return JSONResponse({"error": str(error)}, 400)
         except RefusedError as error:
@@ -101,7 +107,7 @@ def create_app(
 
     async def metrics(_: Request) -> Response:
         try:
-            return Response(render(families(outbox, delivery, clock())), media_type=CONTENT_TYPE)
+            return Response(render([*families(outbox, delivery, clock()), *switch.families()]), media_type=CONTENT_TYPE)
         except OutboxError as error:
             logger.error("the outbox cannot be read: %s", error)
             return PlainTextResponse("the outbox cannot be read; the log says why\n", 503)
@@ -115,6 +121,7 @@ def create_app(
         try:
             yield
         finally:
+            await switch.close()
             await delivery.close(grace=2.0)
             await asyncio.gather(running, return_exceptions=True)
             outbox.close()

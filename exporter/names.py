@@ -290,6 +290,9 @@ NOTIFICATIONS: Final = Metric(
 SENDS: Final = Metric(
     "anvil_monitor_sends_total", "counter", "Attempts to send a notification.", ("channel", "outcome")
 )
+HEARTBEATS: Final = Metric(
+    "anvil_monitor_heartbeats_total", "counter", "Calls of the heartbeat URL by what became of them.", ("outcome",)
+)
 QUEUE_AGE: Final = Metric(
     "anvil_monitor_queue_age_seconds", "gauge", "Age of the notification that has waited longest."
 )

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from anvil_monitor.targets import Configuration, ConfigurationError, Problem, load
+from anvil_monitor.targets import Configuration, ConfigurationError, Problem, format_duration, load
 
 from . import preflight, serving, userrules
 
@@ -38,6 +38,8 @@ def check(configuration: Configuration, *, offline: bool, environ: dict[str, str
         print(f"  {target.service}: {target.title.lower()} {target.promise} ({target.measure})")
     for channel in configuration.channels:
         print(f"  channel {channel.name}: {', '.join(channel.severities)}, {channel.url}")
+    if heartbeat := configuration.monitor.heartbeat:
+        print(f"  heartbeat: every {format_duration(configuration.monitor.heartbeat_interval)}, {heartbeat}")
     problems = preflight.local(configuration, environ) + userrules.problems(configuration)
     if not offline:
         problems += preflight.remote(configuration, environ)

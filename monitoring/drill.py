@@ -95,6 +95,7 @@ def staged(
         token=None,
         data=data,
         rules=(),
+        heartbeat=None,
         scrape_interval=BEAT,
         scrape_timeout=BEAT,
         evaluation_interval=BEAT,

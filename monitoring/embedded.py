@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from anvil_monitor.alerts import letters, rulefile, templates
 from anvil_monitor.alerts.delivery import Delivery
+from anvil_monitor.alerts.heartbeat import Heartbeat
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.notifier import OUTBOX_FILE
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
@@ -36,6 +37,7 @@ from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
 from . import actions, api, apistate, federate, holdingapi, remotewrite, selfmetrics, serving, terminal, userrules, web
+from .alive import ailing
 from .history.history import History, HistoryError
 from .history.joined import MEMORY, HistoryStore
 from .overview import Overview
@@ -138,9 +140,11 @@ async def run(
             QUERY_TIMEOUT,
         )
         collector = stack.enter_context(contextlib.closing(Collector(configuration)))
+        heartbeat = Heartbeat.of(monitor, environ)
 
         def collect() -> list[Family]:
-            return [*collector.collect(), *selfmetrics.families(store, rules, scrapers, outbox, delivery)]
+            own = selfmetrics.families(store, rules, scrapers, outbox, delivery)
+            return [*collector.collect(), *own, *(heartbeat.families() if heartbeat else ())]
 
         # What is pushed comes to the monitor's own address, and to the one where senders look first.
         written = remotewrite.Receiver(store, write_thread, clock).route()
@@ -157,6 +161,10 @@ async def run(
             while True:
                 await asyncio.sleep(60)
                 await asyncio.get_running_loop().run_in_executor(disk_thread, store.maintain)
+
+        async def sick() -> str:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(own_thread, ailing, rules.groups, outbox, clock(), started)
 
         async def tick() -> None:
             loop = asyncio.get_running_loop()
@@ -185,6 +193,8 @@ async def run(
                 ready(url)
             loops = {f"scrape {scraper.endpoint.url}": scraper.run for scraper in scrapers}
             loops |= {"rules": rules.run, "notifications": tick, "house": keep_house, "terminal": show}
+            if heartbeat:
+                loops["heartbeat"] = partial(heartbeat.run, sick)
             tasks = [asyncio.create_task(_always(name, each), name=name) for name, each in loops.items()]
             sending = asyncio.create_task(_always("delivery", delivery.run))
             try:

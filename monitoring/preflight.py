@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from anvil_monitor.alerts import hooks
+from anvil_monitor.alerts.heartbeat import refused as refused_heartbeat
 from anvil_monitor.alerts.letters import Writer
 from anvil_monitor.exporter.names import HISTOGRAM_EDGE_MISSING, HTTP_DURATION
 from anvil_monitor.targets import Configuration, Problem, Secret, Service, histogram_limits
@@ -28,6 +29,11 @@ def local(configuration: Configuration, environ: dict[str, str]) -> list[Problem
     problems += Writer(configuration).problems
     keys = (channel.signing_key for channel in configuration.channels)
     tokens = (service.metrics_token for service in configuration.services)
+    if heartbeat := configuration.monitor.heartbeat:
+        place = f"[monitor] heartbeat: {heartbeat.origin}"
+        url = _reveal(heartbeat, environ, place, problems)
+        if url is not None and (reason := refused_heartbeat(url)):
+            problems.append(Problem(f"{place} {reason}", todo="mend what it holds (not shown here)"))
     for secret in [configuration.monitor.token, *tokens, *keys]:
         if secret is not None:
             _reveal(secret, environ, secret.origin, problems)

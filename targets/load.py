@@ -214,7 +214,7 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
 
 def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Monitor:
     more = ("listen", "otlp", *telling.MONITOR_KEYS)
-    table.allow((*more, "data", "token", "rules", "retention_size", "templates", *settings.MONITOR_TIMES))
+    table.allow((*more, "data", "token", "rules", "heartbeat", "retention_size", "templates", *settings.MONITOR_TIMES))
     host, port = table.address("listen", default=settings.LISTEN)
     otlp = None if table.values.get("otlp") == settings.OFF else table.address("otlp", default=settings.LISTEN_OTLP)
     times = {name: table.duration(name, default=default) for name, default in settings.MONITOR_TIMES.items()}
@@ -235,7 +235,8 @@ def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Mon
     rules = tuple(str(base / Path(each).expanduser()) for each in given)
     size = table.quantity("retention_size", Unit.BYTES, default=settings.RETENTION_SIZE)
     templates = table.file("templates")
-    return Monitor(host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, retention_size=size,
+    return Monitor(heartbeat=table.secret("heartbeat"),
+                   host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, retention_size=size,
                    templates=templates, **times)  # fmt: skip
 
 

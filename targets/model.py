@@ -243,6 +243,10 @@ class Monitor:
     external_url: str = field(default="", kw_only=True)  # where people reach the page, if not at its address
     templates: Path | None = None
 
+    # The dead man's switch: a URL that is called every so many seconds while the monitor lives.
+    heartbeat: Secret | None = field(default=None, kw_only=True)
+    heartbeat_interval: float = field(default=60.0, kw_only=True)
+
     @property
     def address(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
