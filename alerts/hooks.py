@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from anvil_monitor.targets import Channel
@@ -20,6 +20,9 @@ from anvil_monitor.targets import Channel
 from .letters import Letter
 from .model import Alert
 from .outcomes import Outcome, describe, of_status
+
+if TYPE_CHECKING:
+    import httpx
 
 PREFIX: Final = "webhook+"
 VERSION: Final = "1"
@@ -93,6 +96,27 @@ class HookSender:
     def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
         self._environ = dict(environ)
         self._clock = clock
+        self._transport: httpx.AsyncHTTPTransport | None = None
+
+    async def close(self) -> None:
+        if self._transport is not None:
+            await self._transport.aclose()
+            self._transport = None
+
+    def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[httpx.AsyncHTTPTransport, httpx.Request]:
+        """The request, and what takes it: below httpx's client, whose log has URLs in it, and who would follow
+        redirects and the environment's proxies with a signed body."""
+        import httpx
+
+        if self._transport is None:  # one for all: reading the certificates of the world takes 30 ms
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            self._transport = httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
+        address = httpx.URL(url)
+        timeout = {"timeout": httpx.Timeout(TIMEOUT).as_dict()}
+        request = httpx.Request("POST", address, content=body, headers=headers, extensions=timeout)
+        if address.userinfo:
+            request = next(httpx.BasicAuth(address.username, address.password).auth_flow(request))
+        return self._transport, request
 
     async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
         """Send one message. The answer's body is never read: it could go on for ever."""
@@ -111,11 +135,9 @@ class HookSender:
             except LookupError as error:
                 return Outcome(False, True, f"its signing key is not to be had: {error}")
         try:
-            # The environment's proxies are for others; a redirect could lead a signed body anywhere.
-            async with (
-                httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as client,
-                client.stream("POST", url.removeprefix(PREFIX), content=body, headers=headers) as answer,
-            ):
-                return of_status(answer.status_code, answer.headers.get("Retry-After", ""), self._clock())
+            transport, request = self._post(url.removeprefix(PREFIX), body, headers)
+            answer = await transport.handle_async_request(request)
+            await answer.aclose()
+            return of_status(answer.status_code, answer.headers.get("Retry-After", ""), self._clock())
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return Outcome(False, True, describe(error))

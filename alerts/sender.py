@@ -44,6 +44,7 @@ class Senders:
 
     async def close(self) -> None:
         await self._apprise.close()
+        await self._hooks.close()
 
 
 class AppriseSender:

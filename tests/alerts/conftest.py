@@ -34,6 +34,12 @@ from anvil_monitor.targets import Channel, Configuration, Secret, load
 START = 1_800_000_000.0
 
 
+class BusyServer(ThreadingHTTPServer):
+    """Takes more than five calls at once."""
+
+    request_queue_size = 128
+
+
 class WebhookSink:
     """An HTTP server that keeps what it is sent. ``statuses`` are its first answers; then 200.
 
@@ -82,7 +88,7 @@ class WebhookSink:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = BusyServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         if pem is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

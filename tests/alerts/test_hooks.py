@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
@@ -30,15 +31,27 @@ def send(configure: Any, url: str, told: Notification, channel: Channel = CHANNE
     message = Message(7, "hook", "app", told.kind, "Title", "Body", "new alerts", AT, AT, 0, "queued", "", None,
                       told.to_json())  # fmt: skip
     letter = Writer(configure({"hook": channel})).write(channel, message)
-    return asyncio.run(HookSender({"HOOK_KEY": KEY, **environ}, lambda: AT + 5).send(channel, url, letter))
+
+    async def once() -> Outcome:
+        sender = HookSender({"HOOK_KEY": KEY, **environ}, lambda: AT + 5)
+        try:
+            return await sender.send(channel, url, letter)
+        finally:
+            await sender.close()
+
+    return asyncio.run(once())
 
 
-def test_a_post_is_json_and_signed(configure: Any, alerts: Any, make_sink: Any) -> None:
-    """The body is what the page says; the signature is that of timestamp and body under the key."""
+def test_a_post_is_json_and_signed(configure: Any, alerts: Any, make_sink: Any, caplog: Any) -> None:
+    """The body is what the page says; the signature is that of timestamp and body under the key; user and password of
+    the URL travel as such; nothing of it is in the log of any library."""
+    caplog.set_level(logging.DEBUG)
     sink = make_sink()
     over = alerts.over(alerts.missed("memory"), AT + 60)
     told = Notification("app", AT, "new alerts", firing=(alerts.missed(),), resolved=(over,))
-    assert send(configure, f"webhook+http://127.0.0.1:{sink.port}/path", told) == Outcome(True)
+    url = f"webhook+http://planted-user:planted-word@127.0.0.1:{sink.port}/planted-path?planted=1"
+    assert send(configure, url, told) == Outcome(True)
+    assert "planted" not in caplog.text
     ((headers, body),) = sink.posts
     content = json.loads(body)
     first, second = content.pop("alerts")
@@ -52,6 +65,7 @@ def test_a_post_is_json_and_signed(configure: Any, alerts: Any, make_sink: Any) 
     expected = hmac.new(KEY.encode(), headers["X-Anvil-Timestamp"].encode() + b"." + body, hashlib.sha256).hexdigest()
     assert headers["X-Anvil-Signature"] == f"sha256={expected}"
     assert headers["X-Anvil-Timestamp"] == str(int(AT + 5))
+    assert base64.b64decode(headers["Authorization"].removeprefix("Basic ")) == b"planted-user:planted-word"
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def sent(tmp_path: Path) -> list[str]:
     """An outbox with a message that was sent, one that waits and two that are dead."""
     config = configured(tmp_path, "")
     outbox = Outbox(tmp_path / "data" / "outbox.sqlite3")
-    drafts = [Draft("team", f"app{n}", "failure", f"Title {n} \x1b[31m", "First\nSecond", "new alerts") for n in range(4)]
+    drafts = [Draft("team", f"app{n}", "failure", f"Title {n} \x1b[31m", "First\nSecond", "new") for n in range(4)]
     numbers = outbox.record(drafts, [], time.time())
     outbox.sent(numbers[0], time.time())
     outbox.retry(numbers[1], time.time() + 60, "HTTP status 500")
