@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from .templatevalues import Data, GoValue, Instant, Span, kind, number, plain, quoted, shortest, special
+from .templatevalues import (
+    Data,
+    Element,
+    GoValue,
+    Html,
+    Instant,
+    Span,
+    inner,
+    kind,
+    number,
+    plain,
+    quoted,
+    shortest,
+    special,
+)
 
 VERB: Final = re.compile(
     r"%(?:(?P<flags>[-+0 ](?=[0-9.]*[fegd])|-(?=[0-9.]*[svqt]))?(?P<width>[1-9]\d?)?(?:\.(?P<precision>\d{0,2})(?!d))?"
@@ -143,8 +157,8 @@ def _nanoseconds(seconds: float, what: str) -> int:
 
 def printf(form: GoValue, *arguments: GoValue) -> str:
     """Go's ``Sprintf`` for the verbs that :data:`VERB` knows. Raises ``ValueError`` for any other."""
-    if not isinstance(form, str):
-        raise ValueError("wrong type for value; expected string")
+    if not isinstance(form, str) or isinstance(form, Html):
+        raise ValueError(f"wrong type for value; expected string; got {kind(form)}")
     if reason := printf_problem(form):
         raise ValueError(reason)
     rest = list(arguments)
@@ -157,7 +171,7 @@ def printf(form: GoValue, *arguments: GoValue) -> str:
 
     text = VERB.sub(one, form)
     if rest:
-        text += "%!(EXTRA " + ", ".join(f"{kind(value)}={plain(value)}" for value in rest) + ")"
+        text += "%!(EXTRA " + ", ".join(f"{kind(value)}={inner(value)}" for value in rest) + ")"
     return text
 
 
@@ -178,15 +192,22 @@ def _verb(verb: str, value: GoValue, how: re.Match[str]) -> str:
     if isinstance(value, Data):
         fields = (value.labels, value.external_labels, value.external_url, value.value)
         return "{" + " ".join(_verb(verb, each, how) for each in fields) + "}"
+    if isinstance(value, Element):
+        return f"&{{{_verb(verb, value.labels, how)} {_verb(verb, value.value, how)}}}"
     if value is None:
         return "<nil>" if verb == "v" else f"%!{verb}(<nil>)"
-    if (isinstance(value, Instant | Span) and verb not in "sv") or (verb == "q" and type(value) is int):
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Instant | Span) and verb not in "sv":
         raise ValueError(f"printf %{verb} of {kind(value)} is not supported")
     if verb not in FITTING.get(type(value), "svq"):
         return f"%!{verb}({kind(value)}={_verb('v', value, how)})"
     precision = None if how["precision"] is None else int(how["precision"] or 0)
     if isinstance(value, float):
         text = _signed(special(value) or _float(verb, value, precision), how)
+    elif verb == "q" and type(value) is int:
+        character = quoted(chr(value) if 0 <= value <= 0x10FFFF and not 0xD800 <= value < 0xE000 else "\ufffd")[1:-1]
+        text = "'" + character.replace("'", "\\'").replace('\\"', '"') + "'"
     elif isinstance(value, int) and not isinstance(value, bool):
         text = _signed(f"{'-' if value < 0 else ''}{abs(value):0{precision or 0}d}", how)
     else:
@@ -197,7 +218,7 @@ def _verb(verb: str, value: GoValue, how: re.Match[str]) -> str:
 
 
 # The verbs for each type; what is not among these is text.
-FITTING: Final[Mapping[type, str]] = {float: "fegv", int: "dv", bool: "tv"}
+FITTING: Final[Mapping[type, str]] = {float: "fegv", int: "dqv", bool: "tv"}
 
 
 def _float(verb: str, value: float, precision: int | None) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 # Of any text that a template makes. A mistake in a template must not fill the memory.
 LONGEST: Final = 64 * 1024
+DEEPEST: Final = 50
 FLOAT: Final = re.compile(r"[+-]?(?:D\.?D?|\.D)(?:[eE][+-]?D)?".replace("D", r"(?:\d+(?:_\d+)*)"), re.ASCII)
 ENDLESS: Final = re.compile(r"[+-]?inf(?:inity)?|nan", re.IGNORECASE)
 HEXADECIMAL: Final = re.compile(r"[+-]?0x(?:[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)p[+-]?\d+", re.IGNORECASE | re.ASCII)
@@ -26,6 +27,12 @@ class Element:
 
     labels: Mapping[str, str]
     value: float
+
+
+class Html(str):
+    """What ``safeHtml`` gives: a text that is printed and compared, but that no function takes for one."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +92,49 @@ GoValue: TypeAlias = (
 Query: TypeAlias = Callable[[str], Sequence[Element]]
 
 
-def plain(value: GoValue) -> str:
-    """Go's ``%v``: the shortest digits that read back the same."""
+def plain(value: GoValue, depth: int = 0) -> str:
+    """Go's ``%v``: the shortest digits that read back the same. Raises ``ValueError`` for what is no text."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping):
-        if any(isinstance(each, Mapping | Sequence) and not isinstance(each, str) for each in value.values()):
-            raise ValueError("a map that holds maps or elements is no text: print what it holds")
-        return "map[" + " ".join(f"{name}:{_nil(value[name])}" for name in sorted(value)) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Data):
-        given = (plain(value.labels), plain(value.external_labels), value.external_url, plain(value.value))
-        return "{" + " ".join(given) + "}"
-    if isinstance(value, Element | Sequence):
-        raise ValueError("an element of a query is no text: print its .Value or a label of it")
-    if isinstance(value, Instant | Span):
+    if isinstance(value, int | Instant | Span):
         return str(value)
+    if isinstance(value, float):
+        return shortest(value)
     if value is None:
-        return "<no value>"
-    return str(value) if isinstance(value, int) else shortest(value)
+        return "<nil>" if depth else "<no value>"
+    if isinstance(value, Mapping):
+        return f"map[{_joined((f'{name}:{plain(value[name], depth + 1)}' for name in sorted(value)), depth)}]"
+    if isinstance(value, Data):
+        given = (value.labels, value.external_labels, value.external_url, value.value)
+        return f"{{{_joined((plain(each, depth + 1) for each in given), depth)}}}"
+    if isinstance(value, Element) and not depth:
+        return f"{{{plain(value.labels)} {plain(value.value)}}}"
+    if not isinstance(value, Element) and not value:
+        return "[]"
+    raise ValueError("what a query found is no text: print the .Value or a label of an element")  # to Go, addresses
 
 
-def _nil(value: GoValue) -> str:
-    return "<nil>" if value is None else plain(value)
+def _joined(pieces: Iterator[str], depth: int) -> str:
+    """``pieces`` with spaces between them. Maps that hold each other double what they print with every step."""
+    if depth > DEEPEST:
+        raise ValueError(f"maps are nested more than {DEEPEST} deep")
+    found: list[str] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size > LONGEST:
+            raise ValueError(f"the text is longer than {LONGEST} characters")
+    return " ".join(found)
+
+
+def inner(value: GoValue) -> str:
+    """:func:`plain` where it is not printed by itself: by ``print`` or ``printf``."""
+    if value is None:
+        return "<nil>"
+    return f"&{plain(value)}" if isinstance(value, Element) else plain(value)
 
 
 def shortest(value: float) -> str:
@@ -173,7 +199,7 @@ def number(value: GoValue) -> float:
         return float(value)
     if isinstance(value, Span):
         return value.nanoseconds / 1e9
-    if isinstance(value, str):
+    if isinstance(value, str) and not isinstance(value, Html):
         return _parsed(value)
     raise ValueError(f"can't convert {kind(value)} to float")
 
@@ -193,6 +219,11 @@ def _parsed(text: str) -> float:
     raise ValueError(f"strconv.ParseFloat: parsing {quoted(text)}: invalid syntax")
 
 
+STRUCT: Final = (
+    "struct { Labels map[string]string; ExternalLabels map[string]string; ExternalURL string; Value float64 }"
+)
+
+
 def kind(value: GoValue) -> str:
     """The name of its type in Go."""
     if isinstance(value, Mapping):
@@ -200,10 +231,12 @@ def kind(value: GoValue) -> str:
         return "map[string]string" if texts else "map[string]interface {}"
     if isinstance(value, Instant | Span):
         return "*time.Time" if isinstance(value, Instant) else "*time.Duration"
-    for each, name in ((bool, "bool"), (str, "string"), (int, "int"), (float, "float64"), (Data, "struct")):
+    if isinstance(value, Html | Data):
+        return "template.HTML" if isinstance(value, Html) else STRUCT
+    for each, name in ((bool, "bool"), (str, "string"), (int, "int"), (float, "float64")):
         if isinstance(value, each):
             return name
-    return "nil" if value is None else "template.sample" if isinstance(value, Element) else "template.queryResult"
+    return "nil" if value is None else "*template.sample" if isinstance(value, Element) else "template.queryResult"
 
 
 def truth(value: GoValue) -> bool:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import random_templates
 import template_oracle
 
 from anvil_monitor.alerts import templates
@@ -243,3 +244,12 @@ def test_no_template_fills_the_memory_or_goes_on_for_ever(text: str) -> None:
     """What would grow with every turn of a loop ends in an error text."""
     found = templates.expand(text, {}, 1.0, query=lambda _: [templates.Element({}, 1.0)] * 200)
     assert found.startswith("<error expanding template: ")
+
+
+@pytest.mark.needs("promtool")
+@pytest.mark.parametrize("seed", range(4))
+def test_random_templates_say_what_promtool_says(seed: int, tmp_path: Path) -> None:
+    """Two hundred a seed: every function with arguments of every kind, nested, piped, in blocks."""
+    maker = random_templates.Maker(seed)
+    texts = [maker.template() for _ in range(200)]
+    assert template_oracle.differences(tmp_path, texts, VALUES, {**LABELS, "e": "äé"}) == {}
