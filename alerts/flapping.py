@@ -7,7 +7,6 @@ of firings begins anew.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 from typing import Final
 
@@ -28,7 +27,7 @@ class Flaps:
 
     def __init__(self, limit: int, window: float) -> None:
         self._limit, self._window = limit, window
-        self._firings: dict[str, deque[float]] = {}
+        self._firings: dict[str, list[float]] = {}
         self._flapping: dict[str, tuple[dict[str, str], float]] = {}  # annotations, and the last change
 
     def restore(self, alert: Alert, now: float) -> None:
@@ -45,12 +44,10 @@ class Flaps:
             self._flapping[fingerprint] = (self._flapping[fingerprint][0], now)
         if not alert.firing:
             return
-        firings = self._firings.setdefault(fingerprint, deque())
-        firings.append(now)
-        while firings[0] <= now - self._window:
-            firings.popleft()
-        if len(firings) > self._limit and fingerprint not in self._flapping:
-            self._flapping[fingerprint] = (self._told(alert, len(firings)), now)
+        firings = [at for at in self._firings.get(fingerprint, ()) if at > now - self._window]
+        self._firings[fingerprint] = [*firings, now]
+        if len(firings) >= self._limit and fingerprint not in self._flapping:
+            self._flapping[fingerprint] = (self._told(alert, len(firings) + 1), now)
 
     def settle(self, now: float) -> None:
         """Forget what has settled, and firings of long ago."""

@@ -25,12 +25,16 @@ class Alert:
     starts_at: float
     ends_at: float | None = None
     generator_url: str = ""
+    _fingerprint: str = field(default="", init=False, repr=False, compare=False)  # once it was asked for
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits of the labels: the same alert keeps it for ever, over restarts too."""
-        text = json.dumps(sorted(self.labels.items()), ensure_ascii=False, separators=(",", ":"))
-        return hashlib.blake2s(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        if not self._fingerprint:
+            text = json.dumps(sorted(self.labels.items()), ensure_ascii=False, separators=(",", ":"))
+            digest = hashlib.blake2s(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+            object.__setattr__(self, "_fingerprint", digest)
+        return self._fingerprint
 
     @property
     def firing(self) -> bool:

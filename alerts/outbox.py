@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from . import schema
 from .model import Alert, Draft, Told
@@ -22,6 +22,9 @@ from .model import Message as Message
 MAX_QUEUED: Final = 10_000
 KEEP_SECONDS: Final = 30 * 86400.0
 KEEP_FINISHED: Final = 10_000
+
+
+Known: TypeAlias = dict[tuple[str, str], dict[str, Alert]]
 
 
 class OutboxError(Exception):
@@ -36,6 +39,8 @@ class Outbox:
         self._lock = threading.RLock()
         self._claim: int | None = None
         self._listeners: list[Callable[[], None]] = []
+        self._told: Known | None = None
+        self._told_version = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # it names what is broken: private
@@ -106,7 +111,7 @@ class Outbox:
         if not (drafts or told or key):
             return []
         ids: list[int] = []
-        with self._transaction():
+        with self._remembered(told), self._transaction():
             queued = self._db.execute("SELECT count(*) FROM messages WHERE state = 'queued'").fetchone()[0]
             if drafts and queued + len(drafts) > MAX_QUEUED:
                 raise OutboxError(f"the outbox {self.path} is full: {queued} messages wait for their channels")
@@ -224,10 +229,16 @@ class Outbox:
 
     def told(self) -> dict[tuple[str, str], dict[str, Alert]]:
         """By (topic, channel): the alerts, by fingerprint, whose firing was told and whose end was not yet."""
-        known: dict[tuple[str, str], dict[str, Alert]] = {}
-        for row in self._rows("SELECT * FROM told"):
-            known.setdefault((row["topic"], row["channel"]), {})[row["fingerprint"]] = Alert.from_json(row["alert"])
-        return known
+        # Kept, because every round asks for it; read again after another process has written to the file.
+        with self._lock:
+            version = self._rows("PRAGMA data_version")[0][0]
+            if self._told is None or version != self._told_version:
+                known: Known = {}
+                for row in self._rows("SELECT * FROM told"):
+                    alert = Alert.from_json(row["alert"])
+                    known.setdefault((row["topic"], row["channel"]), {})[row["fingerprint"]] = alert
+                self._told, self._told_version = known, version
+            return {place: dict(alerts) for place, alerts in self._told.items()}
 
     def told_at(self) -> dict[tuple[str, str], float]:
         """By (topic, channel): when a message was last written for it."""
@@ -251,6 +262,21 @@ class Outbox:
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         return [dict(row) for row in self._rows(query, *values)]
+
+    @contextlib.contextmanager
+    def _remembered(self, told: Sequence[Told]) -> Iterator[None]:
+        """What :meth:`told` gives follows ``told``, once that is written."""
+        with self._lock:
+            known, self._told = self._told, None  # whatever happens inside, it is read again
+            yield
+            for change in told if known is not None else ():
+                alerts = known.setdefault((change.topic, change.channel), {})
+                alerts.update((alert.fingerprint, alert) for alert in change.firing)
+                for fingerprint in change.resolved:
+                    alerts.pop(fingerprint, None)
+                if not alerts:
+                    del known[change.topic, change.channel]
+            self._told = known
 
     # -- the edge to SQLite
 

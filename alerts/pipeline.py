@@ -124,7 +124,7 @@ class Pipeline:
             shown = tuple(self._flaps.shown(fingerprint, alert) for fingerprint, alert in self._alerts.items())
             self._run(STAGES, round_, [Batch("", shown)])
             acks.forget(self._outbox, round_.acks.keys() - {alert.fingerprint for alert in shown if alert.firing})
-            open_alerts = self._outbox.first_told().keys()
+            open_alerts = {fingerprint for known in self._outbox.told().values() for fingerprint in known}
         except OutboxError as error:
             self._failed(str(error))
             return now + 1.0
@@ -163,7 +163,9 @@ class Pipeline:
 
     def _run(self, stages: Sequence[Stage], round_: Round, batches: list[Batch]) -> None:
         round_.told, round_.told_at = self._outbox.told(), self._outbox.told_at()
-        round_.first_told, round_.acks = self._outbox.first_told(), acks.current(self._outbox)
+        round_.acks = acks.current(self._outbox)
+        if any(channel.escalate_after for channel in self._configuration.channels):
+            round_.first_told = self._outbox.first_told()
         for stage in stages:
             batches = stage(round_, batches)
         self.decisions = tuple(round_.decisions)

@@ -232,7 +232,10 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
         title, body = message(note)
         drafts.append(Draft(_channel(batch).name, batch.service, note.kind, title, body, note.reason, note.to_json()))
         resolved = tuple(alert.fingerprint for alert in note.resolved)
-        told.append(Told(batch.service, _channel(batch).name, note.firing + note.still, resolved))
+        known = round_.told.get((batch.service, _channel(batch).name), {})
+        # What goes on is on disk already; of thousands only those are written that began anew.
+        anew = tuple(a for a in note.still if known[a.fingerprint].starts_at != a.starts_at)
+        told.append(Told(batch.service, _channel(batch).name, note.firing + anew, resolved))
     round_.outbox.record(drafts, told, round_.now, round_.key)
     for batch, draft in zip(batches, drafts, strict=True):
         round_.decisions.append(Decision(batch.service, draft.channel, True, draft.cause))
