@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import re
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from anvil_monitor.alerts import templates
+from anvil_monitor.alerts.templatefunctions import FUNCTIONS as BY_NAME
 
 BLOCKS = (
     "{{ if true }}a{{ else }}b{{ end }}",
@@ -303,6 +307,74 @@ def test_an_error_while_expanding_becomes_text(text: str) -> None:
 
     found = templates.expand(text, {"x": "nine"}, 1.0, query=query)
     assert found.startswith("<error expanding template: ")
+
+
+PIECES = (
+    "{{",
+    "}}",
+    "{{ ",
+    " }}",
+    "{{-",
+    "-}}",
+    " ",
+    "|",
+    "(",
+    ")",
+    ".",
+    "$",
+    "$x",
+    ":=",
+    "=",
+    ",",
+    '"',
+    "`",
+    "\\",
+    "/*",
+    "*/",
+    "\n",
+)
+WORDS = (
+    "if ",
+    "else",
+    "else if ",
+    "range ",
+    "with ",
+    "end",
+    "define ",
+    "template ",
+    "block ",
+    "break",
+    "continue",
+    "1",
+    "-",
+    "a",
+    "é",
+)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*PIECES, *WORDS, *(f"{name} " for name in BY_NAME), "$value", ".Labels.x", '"m"']), max_size=40
+    )
+)
+def test_no_text_breaks_the_reader(pieces: list[str]) -> None:
+    """Whatever a template is made of, it is refused with a reason or it gives a text."""
+    try:
+        template = templates.parse("".join(pieces))
+    except templates.TemplateError as error:
+        assert str(error)
+        return
+    assert isinstance(template.expand(templates.Data({"x": "1"}, 1.0, query=lambda _: [])), str)
+
+
+@pytest.mark.parametrize(
+    "piece", ["{{", "{{ if true }}", "{{ define `x` }}", "{{ ( ", '{{ "', "{{ /*", "{{ $x := ", "{{ template `x` }}"]
+)
+def test_a_long_text_is_read_in_time_that_grows_with_it(piece: str) -> None:
+    """A hundred thousand characters of the same beginning are refused, or printed, without a stack that overflows."""
+    text = piece * (100_000 // len(piece))
+    with contextlib.suppress(templates.TemplateError):
+        templates.parse(text)
 
 
 def test_a_template_that_asks_needs_somebody_to_ask() -> None:
