@@ -16,7 +16,7 @@ Windows that only ask "is enough there?" are subqueries: they hold for whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -27,6 +27,7 @@ from . import driftalerts
 from .driftkinds import BOTH, DOWN, LATENCY, MEMORY, TRAFFIC, UP, kind, side
 from .rulefile import Group, Recording
 from .ruleparts import LIMIT, RATIO, VALUE, Links, number, quoted, target_labels
+from .rules_targets import value_of
 
 BASELINE: Final = "target:baseline"
 UPPER: Final = "target:upper"
@@ -47,11 +48,13 @@ MATTERS_ELSE: Final = 0.1
 acts; the second keeps a server quiet that went from 5 ms to 10 ms of the 200 ms that it may take. A leak goes on, so
 half of it will do."""
 
-Value = Callable[[Target], str]
 
+def drift_groups(configuration: Configuration, links: Links | None = None) -> tuple[Group, ...]:
+    """Three groups a service, a file of their own: they look back over weeks, and their tests over hours.
 
-def groups(configuration: Configuration, links: Links, value: Value) -> tuple[Group, ...]:
-    """Three groups a service. ``value`` gives the expression of a target's value over the window that it has."""
+    ``links``: where messages lead; by default the monitor's own page.
+    """
+    where = links or Links(f"{configuration.monitor.reached_at}/")
     every = max(EVERY, configuration.monitor.evaluation_interval)
     rarely = max(RARELY, every)
     found: list[Group] = []
@@ -59,10 +62,10 @@ def groups(configuration: Configuration, links: Links, value: Value) -> tuple[Gr
         targets = configuration.targets_of(service.name)
         if targets:
             scribe = _Scribe(service, targets)
-            told = (*scribe.scores(), *driftalerts.alerts(targets, links))
+            told = (*scribe.own(scribe.scores()), *driftalerts.alerts(targets, where))
             found += [
-                Group(f"drift level of {service.name}", every, (*scribe.signals(value), *scribe.levels())),
-                Group(f"drift noise of {service.name}", rarely, tuple(scribe.noise())),
+                Group(f"drift level of {service.name}", every, scribe.own(scribe.signals(), scribe.levels())),
+                Group(f"drift noise of {service.name}", rarely, scribe.own(scribe.noise())),
                 Group(f"drift alert of {service.name}", every, told),
             ]
     return tuple(found)
@@ -72,20 +75,24 @@ class _Scribe:
     """Writes the recorded series of one service; a branch is written only where a target needs it."""
 
     def __init__(self, service: Service, targets: tuple[Target, ...]) -> None:
-        self.targets = targets
+        self.targets, self.name = targets, service.name
         self.service = f"service={quoted(service.name)}"
         self.kinds = {kind(target) for target in targets}
         self.sides = {side(target) for target in targets if kind(target) != MEMORY}
 
+    def own(self, *some: Iterable[Recording]) -> tuple[Recording, ...]:
+        """With the service's name, which all results have: without it two services would seem to record the same."""
+        return tuple(replace(each, labels={"service": self.name, **each.labels}) for rules in some for each in rules)
+
     def all(self, series: str, more: str = "") -> str:
         return f"{series}{{{self.service}{',' if more else ''}{more}}}"
 
-    def signals(self, value: Value) -> Iterable[Recording]:
+    def signals(self) -> Iterable[Recording]:
         """One series a target, one value a minute; nothing where there is no traffic."""
         for target in self.targets:
             labels = target_labels(target) | {"class": kind(target), "side": side(target)}
             smooth = replace(target, window=max(SMOOTHED, target.window))
-            expr = f"(\n{value(smooth)}\n) > -Inf"  # NaN is not over anything
+            expr = f"(\n{value_of(smooth)}\n) > -Inf"  # NaN is not over anything
             if kind(target) == MEMORY:
                 # The trough between collections; after a gap a half-filled minimum would jump up.
                 own = self.all(VALUE, f"target={quoted(target.name)}")

@@ -16,13 +16,13 @@ from typing import Any, Final
 from anvil_monitor.targets import Configuration, Service, Target, format_promql_duration
 
 from . import templates, yamltext
-from .drift import THRESHOLDS
+from .drift import THRESHOLDS, drift_groups
 from .driftalerts import CREEP_KEEP, DRIFTING, KEEP, TRENDING
 from .driftkinds import BOTH, DOWN, MEMORY, TRAFFIC, kind, side
 from .rulefile import COMMENT, Alerting
 from .ruleparts import Links, number, quoted, target_labels
-from .rules import rule_groups
-from .ruletests import RULE_FILE
+
+RULE_FILE: Final = "drift.yml"
 
 STEP: Final = 300
 """Seconds between samples and evaluations: as far apart as the rules' own look-back allows."""
@@ -37,8 +37,9 @@ Runs = Sequence[tuple[float, int]]
 
 
 def dump(configuration: Configuration, links: Links | None = None) -> str:
-    """The test file for the drift alerts in ``rules.yml`` beside it."""
-    rules = [rule for group in rule_groups(configuration, links) for rule in group.rules]
+    """The test file for the drift alerts in ``drift.yml`` beside it."""
+    groups = drift_groups(configuration, links)
+    rules = [rule for group in groups for rule in group.rules]
     known = {
         (rule.alert, rule.labels["service"], rule.labels["target"]): rule
         for rule in rules
@@ -49,7 +50,12 @@ def dump(configuration: Configuration, links: Links | None = None) -> str:
         targets = configuration.targets_of(service.name)
         if targets:
             tests += _Writer(service, targets, known).tests()
-    document = {"rule_files": [RULE_FILE], "evaluation_interval": format_promql_duration(STEP), "tests": tests}
+    document = {
+        "rule_files": [RULE_FILE],
+        "evaluation_interval": format_promql_duration(STEP),
+        "group_eval_order": [group.name for group in groups],
+        "tests": tests,
+    }
     return yamltext.dump(document, COMMENT)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from anvil_monitor.targets import Configuration
 
+from .drift import drift_groups
 from .rulefile import Group
 from .ruleparts import (
     DOWN,
@@ -42,7 +43,7 @@ __all__ = [
 
 
 def rule_groups(configuration: Configuration, links: Links | None = None) -> tuple[Group, ...]:
-    """Every group: for each service what is recorded and told of its targets, then of itself; host, monitor.
+    """Every group: for each service what is recorded and told of its targets, then of itself; host, monitor, drift.
 
     ``links``: where messages lead; by default the monitor's own page.
     """
@@ -52,4 +53,5 @@ def rule_groups(configuration: Configuration, links: Links | None = None) -> tup
         groups.append(target_group(configuration, service, where))
         groups.append(service_group(configuration, service, where))
     groups += [host_group(configuration, where), self_group(configuration, where)]
+    groups += drift_groups(configuration, where)
     return tuple(groups)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from anvil_monitor import dashboards
-from anvil_monitor.alerts import alertmanager, rulefile, rules, ruletests, yamltext
+from anvil_monitor.alerts import alertmanager, drift, drifttests, rulefile, rules, ruletests, yamltext
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem, Secret, Service, format_promql_duration
 from anvil_monitor.targets.load import parse
 
@@ -26,6 +26,7 @@ NOTIFIER: Final = "notifier:9095"
 PROMETHEUS: Final = "prometheus:9090"
 ALERTMANAGER: Final = "alertmanager:9093"
 RULES: Final = "/etc/prometheus/rules/rules.yml"
+DRIFT: Final = "/etc/prometheus/rules/drift.yml"
 GRAFANA: Final = "http://127.0.0.1:3000"  # as a person reaches it: messages link there
 BOARDS: Final = "/etc/anvil-monitor/dashboards"
 
@@ -39,8 +40,12 @@ def bundle_configuration() -> Configuration:
 def files(configuration: Configuration) -> dict[str, str]:
     """The text of every generated file by its path in the tree. Pure: the same configuration gives the same bytes."""
     links = rules.Links(f"{GRAFANA}/d/{dashboards.UID}?var-service={{service}}")
+    early = drift.drift_groups(configuration, links)  # a file of their own: their tests play hours, the others seconds
+    groups = [group for group in rules.rule_groups(configuration, links) if group not in early]
     made = {
-        "alerts/generated/rules.yml": rulefile.dump(rules.rule_groups(configuration, links)),
+        "alerts/generated/drift.yml": rulefile.dump(early),
+        "alerts/generated/drift_test.yml": drifttests.dump(configuration, links),
+        "alerts/generated/rules.yml": rulefile.dump(groups),
         "alerts/generated/rules_test.yml": ruletests.dump(configuration, links),
         "monitoring/alertmanager/alertmanager.yml": alertmanager.dump(configuration),
         "monitoring/grafana/provisioning/dashboards/anvil-monitor.yml": _yaml(_board_provider()),
@@ -89,7 +94,7 @@ def _prometheus(configuration: Configuration) -> dict[str, Any]:
             "scrape_timeout": format_promql_duration(monitor.scrape_timeout),
             "evaluation_interval": format_promql_duration(monitor.evaluation_interval),
         },
-        "rule_files": [RULES],
+        "rule_files": [RULES, DRIFT],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER]}]}]},
         "scrape_configs": jobs,
     }

@@ -60,7 +60,7 @@ def test_only_what_is_stale_is_written(tmp_path: Path, configuration: Configurat
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, configuration: Configuration) -> None:
     """A file where a folder must be is an error that names the path; nothing half-written is left."""
     (tmp_path / "alerts").write_text("in the way", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"alerts/generated/rules.yml: cannot be written"):
+    with pytest.raises(ConfigurationError, match=r"alerts/generated/drift.yml: cannot be written"):
         generate.write(tmp_path, configuration)
 
 
@@ -105,11 +105,12 @@ def test_prometheus_and_alertmanager_accept_the_files(tmp_path: Path, text: str)
     config = tmp_path / "monitoring/prometheus/prometheus.yml"
     rules = tmp_path / "alerts/generated/rules.yml"
     # in a container the rules lie elsewhere; here promtool must find them to check them
-    config.write_text(config.read_text().replace(generate.RULES, str(rules)))
-    tests = [["promtool", "test", "rules", str(rules.with_name("rules_test.yml"))]]
+    drift = rules.with_name("drift.yml")
+    config.write_text(config.read_text().replace(generate.RULES, str(rules)).replace(generate.DRIFT, str(drift)))
+    tests = [["promtool", "test", "rules", str(rules.with_name(f"{name}_test.yml"))] for name in ("rules", "drift")]
     for command in (
         ["promtool", "check", "config", "--syntax-only", str(config)],
-        ["promtool", "check", "rules", str(rules)],
+        ["promtool", "check", "rules", str(rules), str(drift)],
         ["amtool", "check-config", str(tmp_path / "monitoring/alertmanager/alertmanager.yml")],
         *([] if text else tests),
     ):

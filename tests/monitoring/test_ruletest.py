@@ -78,7 +78,8 @@ def written(folder: Path, rules: str, tests: str) -> Path:
 def test_the_tests_of_the_shipped_rules_pass_here(tmp_path: Path) -> None:
     """What is generated from the five Phase 2 targets holds in the embedded evaluator."""
     configuration = load(None, {})
-    path = written(tmp_path, rulefile.dump(rule_groups(configuration)), ruletests.dump(configuration))
+    groups = [group for group in rule_groups(configuration) if not group.name.startswith("drift ")]  # tested elsewhere
+    path = written(tmp_path, rulefile.dump(groups), ruletests.dump(configuration))
     assert [str(failure) for failure in ruletest.run(path)] == []
 
 
