@@ -269,7 +269,9 @@ class Outbox:
         with self._lock:
             known, self._told = self._told, None  # whatever happens inside, it is read again
             yield
-            for change in told if known is not None else ():
+            if known is None:
+                return
+            for change in told:
                 alerts = known.setdefault((change.topic, change.channel), {})
                 alerts.update((alert.fingerprint, alert) for alert in change.firing)
                 for fingerprint in change.resolved:

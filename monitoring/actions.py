@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from anvil_monitor.alerts import acks, links, silences
 from anvil_monitor.alerts.links import ACTIONS, PATH, LinkError, Links
+from anvil_monitor.alerts.matchers import Matcher
 from anvil_monitor.alerts.messages import plain
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
@@ -74,7 +75,8 @@ def routes(
             return page("No such page", "", 404)
         asked = request.query_params
         try:
-            scope = links_.check(action, *(asked.get(name, "") for name in ("of", "until", "sign")), clock())
+            of, until, sign = (asked.get(name, "") for name in ("of", "until", "sign"))
+            scope = links_.check(action, of, until, sign, clock())
         except LinkError as error:
             return page("This link does nothing", paragraph(f"{error}."), 403)
         found = scope.of(firing())
@@ -97,7 +99,7 @@ def routes(
         if action == "ack":
             acks.add(outbox, found, author=who, at=now)
             return
-        service = links.Matcher("service", "=", scope.service)
+        service = Matcher("service", "=", scope.service)
         for chosen in [(service,)] if scope.service else [links.silence_matchers(alert) for alert in found]:
             silences.add(outbox, chosen, author=who, reason=NOBODY, starts=now, ends=now + links.SILENCE)
 

@@ -79,8 +79,7 @@ def parse(text: str, path: Path | None = None, environ: Mapping[str, str] | None
     root.allow(("service", "targets", "channels", "maintenance", "monitor"))
 
     services = _services(root)
-    table = root.table("monitor")
-    monitor = telling.monitor(table, _monitor(table, path, os.environ if environ is None else environ))
+    monitor = _monitor(root.table("monitor"), path, os.environ if environ is None else environ)
     names = tuple(service.name for service in services)
     targets = _targets(root.table("targets"), defaults, names, monitor)
     table = root.table("channels")
@@ -237,7 +236,8 @@ def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Mon
     templates = table.file("templates")
     return Monitor(heartbeat=table.secret("heartbeat"),
                    host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, retention_size=size,
-                   templates=templates, **times)  # fmt: skip
+                   templates=templates, flap_limit=telling.flap_limit(table), external_url=telling.external_url(table),
+                   **times)  # fmt: skip
 
 
 def _state_home(environ: Mapping[str, str]) -> Path:

@@ -39,6 +39,7 @@ MONITOR_TIMES: Final = {
     "group_wait": 1.0,
     "group_interval": 30.0,
     "repeat_interval": 4 * 3600.0,
+    "flap_window": 3600.0,
     "heartbeat_interval": 60.0,
 }
 

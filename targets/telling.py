@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import date, datetime, time
 from typing import Any, Final
 
-from .model import Channel, Monitor
+from .model import Channel
 from .reader import Table
 from .settings import SEVERITIES
 from .windows import DAY, DAYS, Hours, Maintenance, Once, Weekly
@@ -18,7 +18,8 @@ CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
 MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
 CHANNEL_KEYS: Final = ("hours", "escalate_after", "repeat_interval")
-MONITOR_KEYS: Final = ("flap_limit", "flap_window", "external_url")
+MONITOR_KEYS: Final = ("flap_limit", "external_url")
+FLAP_LIMIT: Final = 5
 WEEKLY_KEYS: Final = ("days", "from", "to", "timezone")
 
 
@@ -53,16 +54,18 @@ def channels(tables: Table, given: tuple[Channel, ...]) -> tuple[Channel, ...]:
     return tuple(found)
 
 
-def monitor(table: Table, given: Monitor) -> Monitor:
-    """The monitor with what :data:`MONITOR_KEYS` say of it."""
-    limit = table.integer("flap_limit", default=given.flap_limit, least=0, most=1000)
-    window = table.duration("flap_window", default=given.flap_window)
-    url = table.url("external_url", default="") if "external_url" in table.values else ""
+def flap_limit(monitor: Table) -> int:
+    """Firings within ``flap_window`` that are still told one by one; 0: any number."""
+    return monitor.integer("flap_limit", default=FLAP_LIMIT, least=0, most=1000)
+
+
+def external_url(monitor: Table) -> str:
+    """Where people reach the page, without a slash at its end; empty where nobody has said."""
+    url = monitor.url("external_url", default="") if "external_url" in monitor.values else ""
     if "?" in url or "#" in url:
-        table.problem(
-            "external_url", f"external_url = {table.shown('external_url')} has a query", "end it with its path"
-        )
-    return replace(given, flap_limit=limit, flap_window=window, external_url=url.rstrip("/"))
+        what = f"external_url = {monitor.shown('external_url')} has a query"
+        monitor.problem("external_url", what, "end it with its path")
+    return url.rstrip("/")
 
 
 def _hours(channel: Table) -> Hours | None:
