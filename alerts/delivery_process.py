@@ -138,7 +138,8 @@ class Sending:
             self._plugin.inline = True
         from apprise.attachment.memory import AttachMemory
 
-        return body, [AttachMemory(base64.b64decode(encoded), name=PICTURE, mimetype="image/png")]
+        attach: Any = AttachMemory
+        return body, [attach(base64.b64decode(encoded), name=PICTURE, mimetype="image/png")]
 
 
 def serve(requests: Iterator[bytes], answers: BinaryIO) -> None:

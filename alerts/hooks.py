@@ -64,6 +64,7 @@ def document(letter: Letter) -> dict[str, Any]:
         "text": message.body,
         "alerts": alerts,
         "more": told.more if told is not None else 0,
+        "links": [{"name": name, "url": url} for name, url in (told.links if told is not None else ())],
     }
 
 

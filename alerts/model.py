@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 # Alerts of each kind that a message carries: more than any form of it shows.
@@ -105,9 +105,21 @@ class Notification:
     def from_json(cls, text: str) -> Notification:
         """Raises ``ValueError``, ``TypeError`` or ``KeyError`` for a text that :meth:`to_json` has not written."""
         document = json.loads(text)
-        alerts = {name: tuple(Alert(**one) for one in document.pop(name)) for name in ("firing", "still", "resolved")}
-        links = tuple((str(name), str(url)) for name, url in document.pop("links", ()))
-        return replace(cls(**document), links=links, **alerts)
+
+        def alerts(name: str) -> tuple[Alert, ...]:
+            return tuple(Alert(**one) for one in document[name])
+
+        return cls(
+            str(document["service"]),
+            float(document["at"]),
+            str(document["reason"]),
+            alerts("firing"),
+            alerts("still"),
+            alerts("resolved"),
+            dict(document["current"]),
+            int(document["more"]),
+            tuple((str(name), str(url)) for name, url in document.get("links", ())),
+        )
 
     @property
     def kind(self) -> str:

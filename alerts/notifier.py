@@ -23,6 +23,7 @@ from anvil_monitor.exporter.exposition import CONTENT_TYPE, Family, Sample, rend
 from anvil_monitor.exporter.names import NOTIFICATIONS, QUEUE_AGE, SENDS
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
+from . import salvage
 from .delivery import Delivery
 from .heartbeat import Heartbeat, Switch
 from .outbox import Outbox, OutboxError
@@ -57,7 +58,8 @@ def create_app(
     """The application. Raises :class:`ConfigurationError` where its token or its outbox is not to be had."""
     token = _token(configuration, environ)
     try:
-        outbox = Outbox(configuration.monitor.data / OUTBOX_FILE)
+        names = [channel.name for channel in configuration.channels]
+        outbox = salvage.opened(configuration.monitor.data / OUTBOX_FILE, names, clock)
         try:
             delivery = Delivery(configuration, outbox, environ, sender, clock)
             pipeline = Pipeline(configuration, outbox, clock)

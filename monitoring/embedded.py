@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from anvil_monitor.alerts import letters, rulefile, templates
+from anvil_monitor.alerts import letters, rulefile, salvage, templates
 from anvil_monitor.alerts.delivery import Delivery
 from anvil_monitor.alerts.heartbeat import Heartbeat
 from anvil_monitor.alerts.model import Alert
@@ -236,10 +236,9 @@ async def _end(*tasks: asyncio.Task[Any]) -> None:
 def _outbox(configuration: Configuration) -> Iterator[Outbox]:
     with contextlib.ExitStack() as stack:
         try:
-            outbox = stack.enter_context(
-                contextlib.closing(Outbox(configuration.monitor.data.expanduser() / OUTBOX_FILE))
-            )
-            outbox.claim()
+            path = configuration.monitor.data.expanduser() / OUTBOX_FILE
+            names = [channel.name for channel in configuration.channels]
+            outbox = stack.enter_context(contextlib.closing(salvage.opened(path, names)))
         except OutboxError as error:
             raise ConfigurationError([Problem(str(error))]) from None
         yield outbox

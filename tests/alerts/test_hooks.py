@@ -48,7 +48,8 @@ def test_a_post_is_json_and_signed(configure: Any, alerts: Any, make_sink: Any, 
     caplog.set_level(logging.DEBUG)
     sink = make_sink()
     over = alerts.over(alerts.missed("memory"), AT + 60)
-    told = Notification("app", AT, "new alerts", firing=(alerts.missed(),), resolved=(over,))
+    told = Notification("app", AT, "new alerts", firing=(alerts.missed(),), resolved=(over,),
+                        links=(("Acknowledge", "https://example.test/ack"),))  # fmt: skip
     url = f"webhook+http://planted-user:planted-word@127.0.0.1:{sink.port}/planted-path?planted=1"
     assert send(configure, url, told) == Outcome(True)
     assert "planted" not in caplog.text
@@ -58,6 +59,7 @@ def test_a_post_is_json_and_signed(configure: Any, alerts: Any, make_sink: Any, 
     assert content == {
         "version": "1", "id": "7-1800000000000", "status": "firing", "kind": "failure", "service": "app",
         "reason": "new alerts", "at": "2027-01-15T08:00:00.000Z", "title": "Title", "text": "Body", "more": 0,
+        "links": [{"name": "Acknowledge", "url": "https://example.test/ack"}],
     }  # fmt: skip
     assert (first["state"], first["labels"]["target"], first["ends_at"]) == ("firing", "api_response_time", None)
     assert (second["state"], second["ends_at"]) == ("resolved", "2027-01-15T08:01:00.000Z")
