@@ -18,8 +18,9 @@ from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.targets import Configuration, format_duration
 
 from .asking import Command, Load, add_remote, aligned, connect, duration, series_text, wrong
-from .backtest import Firing, NoHistoryError, Outcome, Result, run
+from .backtest import NoHistoryError, Result, run
 from .backtestdata import Source, TooMuchError
+from .backtestlife import Firing, Outcome
 
 EXAMPLES: Final = """\
   anvil-monitor backtest                             our own rules and yours, over the last 7 days
@@ -116,7 +117,7 @@ def as_json(result: Result) -> dict[str, Any]:
                 "labels": dict(each.rule.labels),
                 "for": each.rule.hold,
                 "fired": len(each.firings),
-                "longest": longest(each, result.end),
+                "longest": longest(each, result),
                 "overBeforeItsFor": each.short,
                 "missing": list(each.missing),
                 "problem": each.problem,
@@ -130,9 +131,9 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
-def longest(outcome: Outcome, end: float) -> float:
+def longest(outcome: Outcome, result: Result) -> float:
     """Seconds of the longest time that one label set fired."""
-    return max((_lasted(one, end) for one in outcome.firings), default=0.0)
+    return max((_lasted(one, result) for one in outcome.firings), default=0.0)
 
 
 def report(result: Result, url: str, asked: float) -> list[str]:
@@ -148,7 +149,7 @@ def report(result: Result, url: str, asked: float) -> list[str]:
     if told:
         rows = [["alert", "would have fired", "longest", "in all", "too short", "last at"]]
         for each in told:
-            rows += _rows(each, result.end)
+            rows += _rows(each, result)
         lines += ["", *(line.rstrip() for line in aligned(rows))]
         if any(each.short for each in told):
             lines.append("(too short: it was over before its for)")
@@ -169,13 +170,13 @@ def name(outcome: Outcome) -> str:
     return series_text({"__name__": outcome.rule.alert, **labels})
 
 
-def _rows(outcome: Outcome, end: float) -> list[list[str]]:
+def _rows(outcome: Outcome, result: Result) -> list[list[str]]:
     count, last = len(outcome.firings), outcome.firings[-1]
-    whole = sum(_lasted(one, end) for one in outcome.firings)
+    whole = sum(_lasted(one, result) for one in outcome.firings)
     row = [
         name(outcome),
         f"{count} time{'s' * (count != 1)}",
-        format_duration(round(longest(outcome, end), 3)),
+        format_duration(round(longest(outcome, result), 3)),
         format_duration(round(whole, 3)),
         str(outcome.short or ""),
         _last(last),
@@ -189,9 +190,9 @@ def _rows(outcome: Outcome, end: float) -> list[list[str]]:
         for labels, firings in sorted(by_labels.items(), key=lambda each: -len(each[1]))[:SHOWN]:
             own = {key: value for key, value in labels if known.get(key) != value and key != "alertname"}
             part = Outcome(outcome.rule, outcome.group, firings)
-            rows.append([f"  {series_text(own)}", *_rows(part, end)[0][1:]])
+            rows.append([f"  {series_text(own)}", *_rows(part, result)[0][1:]])
         if len(by_labels) > SHOWN:
-            rows.append([f"  … and {len(by_labels) - SHOWN} more", "", "", "", ""])
+            rows.append([f"  … and {len(by_labels) - SHOWN} more", "", "", "", "", ""])
     return rows
 
 
@@ -210,8 +211,9 @@ def _last(firing: Firing) -> str:
     return _moment(firing.fired) + (" (still)" if firing.ended is None else "")
 
 
-def _lasted(firing: Firing, end: float) -> float:
-    return (end if firing.ended is None else firing.ended) - firing.fired
+def _lasted(firing: Firing, result: Result) -> float:
+    """Seconds of what was looked at."""
+    return (result.end if firing.ended is None else firing.ended) - max(firing.fired, result.start)
 
 
 def _moment(at: float) -> str:

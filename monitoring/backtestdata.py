@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, TypeAlias
@@ -172,6 +172,22 @@ class Tape:
     @staticmethod
     def _end(column: _Column, times: Integers) -> None:
         column.write(times, np.full(len(times), STALE_NAN))
+
+    def put(self, samples: Iterable[tuple[Labels, float]], times: Integers) -> None:
+        """Write each of the samples at all of the times, which come after what was written."""
+        for labels, value in samples:
+            columns = self._series.setdefault(dict(labels)[NAME], {})
+            column = columns.setdefault(labels, _Column((labels,)))
+            column.write(times, np.full(len(times), value))
+            self._samples += len(times)
+
+    def cut(self, samples: Iterable[tuple[Labels, float]], begin: int) -> None:
+        """Take back what was put of these series from ``begin`` (ms) on."""
+        for labels, _ in samples:
+            column = self._series[dict(labels)[NAME]][labels]
+            size = int(np.searchsorted(column.times[: column.size], begin))
+            self._samples -= column.size - size
+            column.size = size
 
     def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Panel]:
         """As the store's; a name that is no metric name (a part of an expression) is taken as it is."""

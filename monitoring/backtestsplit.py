@@ -16,6 +16,8 @@ from .samples import NAME, Matcher
 
 # Milliseconds. How far an instant selector looks back, and a subquery's step where none is given.
 LOOKBACK: Final = 300_000
+# What an alert rule writes.
+ALERT_SERIES: Final = ("ALERTS", "ALERTS_FOR_STATE")
 # Rules are computed from so long before the first instant that is looked at, at most.
 MOST_REACH: Final = 31 * 86_400_000
 
@@ -37,9 +39,14 @@ class Read:
     def name(self) -> str:
         return next((each.value for each in self.matchers if each.name == NAME and each.op == "="), "")
 
-    def may_read(self, rule: Recording) -> bool:
-        """Whether what ``rule`` records can match; labels that it does not set could be anything."""
-        known = {**rule.labels, NAME: rule.record}
+    def may_read(self, rule: Rule) -> bool:
+        """Whether what ``rule`` writes can match; labels that it does not set could be anything."""
+        fixed = {name: text for name, text in rule.labels.items() if "{{" not in text}
+        if isinstance(rule, Recording):
+            return self._may({**fixed, NAME: rule.record})
+        return any(self._may({**fixed, NAME: name, "alertname": rule.alert}) for name in ALERT_SERIES)
+
+    def _may(self, known: dict[str, str]) -> bool:
         return all(each.test(known[each.name]) for each in self.matchers if each.name in known)
 
 
@@ -48,7 +55,7 @@ class Split:
     """One rule and what is known of it. ``parts``: what is asked elsewhere, by the name that stands for it in ``node``.
 
     ``node`` is None where the whole expression is asked elsewhere. ``reach`` (ms): how long before the start it is
-    computed. ``needs``: the recording rules that it reads, directly or not.
+    computed. ``needs``: the rules that it reads, directly or not, and itself.
     """
 
     rule: Rule
@@ -70,45 +77,35 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Recording rules that read each other's past (or one alone): ``delay`` is the shortest such past, in ms."""
+    """Rules that read each other's past, or one alone: ``delay`` is the shortest such past, in ms.
+
+    ``read``: others read what it writes.
+    """
 
     splits: tuple[Split, ...]
     delay: int | None
+    read: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """``segments`` in the order in which they are computed, then the ``alerts``."""
-
-    segments: tuple[Segment, ...]
-    alerts: tuple[Split, ...]
-
-    @property
-    def splits(self) -> list[Split]:
-        return [*(split for segment in self.segments for split in segment.splits), *self.alerts]
-
-
-def plan(groups: Sequence[Group]) -> Plan:
-    """What the alert rules of ``groups`` need, and in which order."""
+def plan(groups: Sequence[Group]) -> tuple[Segment, ...]:
+    """The alert rules of ``groups`` and what they need, in the order in which they are computed."""
     found = [_read(rule, group, place) for group in groups for place, rule in enumerate(group.rules)]
-    records = [split for split in found if isinstance(split.rule, Recording)]
     for split in found:
         for read in split.reads:
-            for other in records:
-                if isinstance(other.rule, Recording) and read.may_read(other.rule):
+            for other in found:
+                if read.may_read(other.rule):
                     split.edges.setdefault(other, []).append(read)
-    alerts = tuple(split for split in found if isinstance(split.rule, Alerting))
-    segments = tuple(_segment(component) for component in _components(alerts) if component[0] not in alerts)
+    alerts = [split for split in found if isinstance(split.rule, Alerting)]
+    components = _components(alerts)
+    wanted = {other for component in components for split in component for other in split.edges}
+    segments = tuple(_segment(component, wanted) for component in components)
     for segment in segments:
         near = {other for split in segment.splits for other in split.edges}
         for split in segment.splits:
             split.needs = {*segment.splits, *near, *(far for other in near for far in other.needs)}
-    for split in alerts:
-        split.needs = {*split.edges, *(far for other in split.edges for far in other.needs)}
-    for split in [*(split for segment in segments for split in segment.splits), *alerts]:
-        _cut(split)
-    _reach(segments, alerts)
-    return Plan(segments, alerts)
+            _cut(split)
+    _reach(segments)
+    return segments
 
 
 def _read(rule: Rule, group: Group, place: int) -> Split:
@@ -179,7 +176,7 @@ def _components(roots: Iterable[Split]) -> list[list[Split]]:
     return found
 
 
-def _segment(component: list[Split]) -> Segment:
+def _segment(component: list[Split], wanted: set[Split]) -> Segment:
     inside = sorted(component, key=lambda split: split.place)
     back = [
         read.delay
@@ -188,11 +185,15 @@ def _segment(component: list[Split]) -> Segment:
         if other in component and other.place >= split.place
         for read in reads
     ]
+    reason = ""
     if len({split.group.name for split in inside}) > 1:
         names = ", ".join(sorted({split.group.name for split in inside}))
-        for split in inside:
-            split.problem = split.problem or f"the groups {names} read from each other; put these rules into one group"
-    return Segment(tuple(inside), min(back) if back else None)
+        reason = f"the groups {names} read from each other; put these rules into one group"
+    elif len(inside) > 1 and any(isinstance(split.rule, Alerting) for split in inside):
+        reason = "it reads what a recording rule makes of its own alerts"
+    for split in inside:
+        split.problem = split.problem or reason
+    return Segment(tuple(inside), min(back) if back else None, not wanted.isdisjoint(inside))
 
 
 def _cut(split: Split) -> None:
@@ -260,14 +261,12 @@ def _selected(node: Node) -> set[tuple[Matcher, ...]]:
     return {read.matchers for read in _reads(node, 0, 0, False)}
 
 
-def _reach(segments: Sequence[Segment], alerts: Sequence[Split]) -> None:
+def _reach(segments: Sequence[Segment]) -> None:
     """Say how long before the start each rule is computed, so that what reads it finds its past."""
-    for reader in [*alerts, *(split for segment in reversed(segments) for split in reversed(segment.splits))]:
-        for other, reads in reader.edges.items():
-            if other is not reader:
-                depth = max(read.depth for read in reads)
-                other.reach = min(MOST_REACH, max(other.reach, reader.reach + depth))
-    for segment in segments:
+    for segment in reversed(segments):
         longest = max(split.reach for split in segment.splits)
-        for split in segment.splits:
-            split.reach = longest
+        for reader in segment.splits:
+            reader.reach = longest
+            for other, reads in reader.edges.items():
+                if other not in segment.splits:
+                    other.reach = min(MOST_REACH, max(other.reach, longest + max(read.depth for read in reads)))
