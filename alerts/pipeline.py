@@ -34,14 +34,13 @@ from .stages import (
     Stage,
     deduplicate,
     enqueue,
-    escalate,
     group,
-    hours,
     inhibit,
     route,
     silence,
     trust,
 )
+from .waiting import escalate, hours
 
 logger = logging.getLogger(__name__)
 

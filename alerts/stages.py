@@ -142,39 +142,6 @@ def route(round_: Round, batches: list[Batch]) -> list[Batch]:
     return routed
 
 
-def escalate(round_: Round, batches: list[Batch]) -> list[Batch]:
-    """A channel with ``escalate_after`` hears of an alert that nobody has acknowledged for so long since it was told.
-
-    An alert of which no channel was told (outside the hours of all) counts from when it came here.
-    """
-    now = round_.now
-
-    def due(batch: Batch, alert: Alert) -> bool:
-        channel = _channel(batch)
-        known = round_.told.get((batch.service, channel.name), {})
-        if not channel.escalate_after or not alert.firing or alert.fingerprint in known:
-            return True
-        since = round_.first_told.get(alert.fingerprint) or round_.seen.setdefault(alert.fingerprint, now)
-        if alert.fingerprint in round_.acks:
-            return False
-        if now < since + channel.escalate_after:
-            round_.next_look.append(since + channel.escalate_after)
-            return False
-        return True
-
-    return _held(round_, batches, due, "wait whether somebody acknowledges")
-
-
-def hours(round_: Round, batches: list[Batch]) -> list[Batch]:
-    """Outside its hours a channel waits: news and ends alike, but for the severities that it takes at any hour."""
-
-    def told(batch: Batch, alert: Alert) -> bool:
-        when = _channel(batch).hours
-        return when is None or when.allow(alert.severity, round_.now)
-
-    return _held(round_, batches, told, "wait for its hours")
-
-
 def deduplicate(round_: Round, batches: list[Batch]) -> list[Batch]:
     """Tell a channel only what it has not heard: new alerts, ends (once), and after repeat_interval that it goes on.
 
@@ -182,10 +149,10 @@ def deduplicate(round_: Round, batches: list[Batch]) -> list[Batch]:
     """
     telling: list[Batch] = []
     for batch in batches:
-        place = (batch.service, _channel(batch).name)
+        place = (batch.service, channel_of(batch).name)
         known = round_.told.get(place, {})
         firing, still, resolved = _sort(batch.alerts, known)
-        interval = _channel(batch).repeat_interval or round_.configuration.monitor.repeat_interval
+        interval = channel_of(batch).repeat_interval or round_.configuration.monitor.repeat_interval
         repeat = round_.told_at.get(place, round_.now) + interval
         waiting = [alert for alert in still if alert.fingerprint not in round_.acks]
         if firing:
@@ -206,7 +173,7 @@ def trust(round_: Round, batches: list[Batch]) -> list[Batch]:
     """Behind Alertmanager, in place of deduplicate: it has decided that this is to be told."""
     telling: list[Batch] = []
     for batch in batches:
-        place = (batch.service, _channel(batch).name)
+        place = (batch.service, channel_of(batch).name)
         known = round_.told.get(place, {})
         same = {alert.fingerprint for alert in batch.alerts if alert.fingerprint in known
                 and (not alert.firing or known[alert.fingerprint].starts_at == alert.starts_at)}  # fmt: skip
@@ -230,12 +197,12 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
         note = batch.notification
         assert note is not None
         title, body = message(note)
-        drafts.append(Draft(_channel(batch).name, batch.service, note.kind, title, body, note.reason, note.to_json()))
+        drafts.append(Draft(channel_of(batch).name, batch.service, note.kind, title, body, note.reason, note.to_json()))
         resolved = tuple(alert.fingerprint for alert in note.resolved)
-        known = round_.told.get((batch.service, _channel(batch).name), {})
+        known = round_.told.get((batch.service, channel_of(batch).name), {})
         # What goes on is on disk already; of thousands only those are written that began anew.
         anew = tuple(a for a in note.still if known[a.fingerprint].starts_at != a.starts_at)
-        told.append(Told(batch.service, _channel(batch).name, note.firing + anew, resolved))
+        told.append(Told(batch.service, channel_of(batch).name, note.firing + anew, resolved))
     round_.outbox.record(drafts, told, round_.now, round_.key)
     for batch, draft in zip(batches, drafts, strict=True):
         round_.decisions.append(Decision(batch.service, draft.channel, True, draft.cause))
@@ -247,24 +214,13 @@ def _filter(batches: list[Batch], keep: Callable[[Alert], bool]) -> list[Batch]:
     return [dataclasses.replace(batch, alerts=tuple(a for a in batch.alerts if keep(a))) for batch in batches]
 
 
-def _held(round_: Round, batches: list[Batch], keep: Callable[[Batch, Alert], bool], why: str) -> list[Batch]:
-    """The routed ``batches`` without the alerts that wait; a channel for which none is left has none."""
-    going: list[Batch] = []
-    for batch in batches:
-        alerts = tuple(alert for alert in batch.alerts if keep(batch, alert))
-        if alerts:
-            going.append(dataclasses.replace(batch, alerts=alerts))
-        if waiting := len(batch.alerts) - len(alerts):
-            round_.decisions.append(Decision(batch.service, _channel(batch).name, False, f"{waiting} {why}"))
-    return going
-
-
 def _wants(channel: Channel, alert: Alert) -> bool:
     in_services = not channel.services or alert.service in channel.services
     return in_services and (not channel.severities or alert.severity in channel.severities)
 
 
-def _channel(batch: Batch) -> Channel:
+def channel_of(batch: Batch) -> Channel:
+    """The channel of a batch that was routed."""
     assert batch.channel is not None
     return batch.channel
 

@@ -214,6 +214,7 @@ def _told(alert: Mapping[str, Any], monitor: Monitor) -> Iterator[str]:
     for greater in monitor.firing:
         if explained([greater])(ours):
             yield f"held back while {greater.name} fires, which explains it"
+    decided = [one for one in monitor.state.get("decisions", ()) if one["service"] == ours.service]
     newest: dict[str, Mapping[str, Any]] = {}
     for entry in monitor.ledger:  # the newest first
         if entry["service"] == ours.service and entry["created"] >= since:
@@ -226,7 +227,8 @@ def _told(alert: Mapping[str, Any], monitor: Monitor) -> Iterator[str]:
         elif one.services and ours.service not in one.services:
             yield f"{one.name} takes no alerts of the service {ours.service or '(none)'}"
         elif one.name not in newest:
-            yield f"{one.name}: no message about {ours.service or 'it'} since it began"
+            why = next((d["reason"] for d in decided if d["channel"] in ("", one.name) and not d["tell"]), "")
+            yield f"{one.name}: no message about {ours.service or 'it'} since it began{why and f' ({why})'}"
 
 
 def _became(entry: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from .status import Board
 from .store import Store
 
 NOTIFICATIONS_SHOWN: Final = 20
+DECISIONS_SHOWN: Final = 200
 NO_SEVERITY: Final = "none"
 NO_CHANNELS: Final = "no channel is configured: nobody is told. Add [channels.…] to monitor.toml"
 
@@ -60,6 +61,7 @@ class Overview:
             "alerts": self.alerts(held, seen),
             "silences": [silence.to_json() for silence in held],
             "maintenance": self.maintenance(),
+            "decisions": [asdict(decision) for decision in self.pipeline.decisions[:DECISIONS_SHOWN]],
             "notifications": notifications,
             "channels": [channel.name for channel in self.configuration.channels],
             "collectors": [_collector(scraper) for scraper in self.scrapers],

@@ -81,9 +81,6 @@ class Hours:
     when: Weekly
     outside: tuple[str, ...] = ()
 
-    def allow(self, severity: str, now: float) -> bool:
-        return severity in self.outside or self.when.span(now) is not None
-
 
 @lru_cache(maxsize=4096)
 def _instant(day: date, seconds: int, zone: str, last: bool) -> float:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anvil_monitor.monitoring.cli import main
+from anvil_monitor.targets import Configuration, Maintenance, Once
 
 JSON = {"Content-Type": "application/json"}
 GOOD: dict[str, Any] = {"matchers": ["service=shop"], "for": "2h", "author": "Ada", "reason": "moving the cache"}
@@ -227,6 +229,29 @@ def test_the_page_shows_a_silence_and_ends_it(start: Callable[..., Any]) -> None
         page.locator("#silences-panel").wait_for(state="hidden", timeout=20_000)
         browser.close()
     assert running.http.get("/api/v1/silences").json()["data"]["silences"] == []
+
+
+@pytest.mark.needs("chromium")
+def test_the_page_shows_maintenance(configuration: Configuration, start: Callable[..., Any]) -> None:
+    """What is under maintenance, under which name, until when; a window that does not hold is not shown."""
+    api = pytest.importorskip("playwright.sync_api")
+    now = time.time()
+    holds = Maintenance("move", Once(now - 60, now + 3600), ("shop",), ("memory",))
+    later = Maintenance("later", Once(now + 3600, now + 7200))
+    running = start(replace(configuration, maintenance=(holds, later)))
+    (shown,) = running.state()["maintenance"]
+    assert shown == {"name": "move", "services": ["shop"], "targets": ["memory"], "ends": now + 3600}
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page()
+        page.goto(running.url)
+        row = page.locator("#silences li")
+        row.get_by_text("maintenance: move").wait_for(timeout=20_000)
+        assert "shop, memory" in row.inner_text()
+        assert "until" in row.inner_text()
+        browser.close()
 
 
 def test_it_is_a_command(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def test_a_weekly_window_and_hours() -> None:
     hours = 'hours = { from = "08:00", to = "24:00", timezone = "UTC", outside = ["critical"] }'
     (channel,) = parse(f'[channels.team]\nurl = "env:X"\n{hours}').channels
     assert channel.hours == Hours(Weekly(tuple(range(7)), 8 * 3600, DAY, "UTC"), ("critical",))
-    assert channel.hours.allow("critical", at("2026-12-01T03:00", "UTC"))
-    assert not channel.hours.allow("warning", at("2026-12-01T03:00", "UTC"))
-    assert channel.hours.allow("warning", at("2026-12-01T23:59", "UTC"))
+    assert channel.hours.when.span(at("2026-12-01T03:00", "UTC")) is None
+    assert channel.hours.when.span(at("2026-12-01T23:59", "UTC")) == (
+        at("2026-12-01T08:00", "UTC"), at("2026-12-02T00:00", "UTC"))  # fmt: skip
 
 
 def test_whom_maintenance_concerns() -> None:
