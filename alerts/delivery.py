@@ -18,6 +18,7 @@ from .model import Message
 from .outbox import Outbox, OutboxError
 from .outcomes import Outcome
 from .sender import Sender, Senders
+from .slackbot import KeptThreads
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Delivery:
         secrets = [secret for one in configuration.channels for secret in (one.url, one.signing_key) if secret]
         origins = [secret.origin.partition(":") for secret in secrets]
         hidden = [where for kind, _, where in origins if kind == "env"]
-        self._own = None if sender else Senders(environ, hidden)
+        self._own = None if sender else Senders(environ, hidden, KeptThreads(outbox))
         self._sender: Sender = sender or self._own  # type: ignore[assignment]
         self._wakes = {channel.name: asyncio.Event() for channel in configuration.channels}
         self._workers: list[asyncio.Task[None]] = []

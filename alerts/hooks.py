@@ -12,21 +12,18 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from anvil_monitor.targets import Channel
 
 from .letters import Letter
 from .model import Alert
-from .outcomes import Outcome, describe, of_status
-
-if TYPE_CHECKING:
-    import httpx
+from .outcomes import Outcome, describe
+from .posting import Poster
 
 PREFIX: Final = "webhook+"
 VERSION: Final = "1"
-TIMEOUT: Final = 60.0  # of one step; delivery ends the whole of it sooner
 SIGNATURE: Final = "X-Anvil-Signature"
 TIMESTAMP: Final = "X-Anvil-Timestamp"
 
@@ -94,30 +91,10 @@ def signature(key: str, timestamp: str, body: bytes) -> str:
 class HookSender:
     """Posts letters to plain webhooks. ``environ`` holds the signing keys."""
 
-    def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, environ: Mapping[str, str], poster: Poster, clock: Callable[[], float] = time.time) -> None:
         self._environ = dict(environ)
+        self._poster = poster
         self._clock = clock
-        self._transport: httpx.AsyncHTTPTransport | None = None
-
-    async def close(self) -> None:
-        if self._transport is not None:
-            await self._transport.aclose()
-            self._transport = None
-
-    def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[httpx.AsyncHTTPTransport, httpx.Request]:
-        """The request, and what takes it: below httpx's client, whose log has URLs in it, and who would follow
-        redirects and the environment's proxies with a signed body."""
-        import httpx
-
-        if self._transport is None:  # one for all: reading the certificates of the world takes 30 ms
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-            self._transport = httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
-        address = httpx.URL(url)
-        timeout = {"timeout": httpx.Timeout(TIMEOUT).as_dict()}
-        request = httpx.Request("POST", address, content=body, headers=headers, extensions=timeout)
-        if address.userinfo:
-            request = next(httpx.BasicAuth(address.username, address.password).auth_flow(request))
-        return self._transport, request
 
     async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
         """Send one message. The answer's body is never read: it could go on for ever."""
@@ -136,9 +113,7 @@ class HookSender:
             except LookupError as error:
                 return Outcome(False, True, f"its signing key is not to be had: {error}")
         try:
-            transport, request = self._post(url.removeprefix(PREFIX), body, headers)
-            answer = await transport.handle_async_request(request)
-            await answer.aclose()
-            return of_status(answer.status_code, answer.headers.get("Retry-After", ""), self._clock())
+            answer = await self._poster.post(url.removeprefix(PREFIX), body, headers)
+            return answer.outcome(self._clock())
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return Outcome(False, True, describe(error))

@@ -33,13 +33,15 @@ LARGEST: Final = 64 * 1024
 class Letter:
     """What a sender gets. ``chosen``: the form that the channel is to have; empty: the service's own.
 
-    ``message`` and ``told`` are what the forms were made of; ``told`` is ``None`` for a text without its notification.
+    ``message``, ``told`` and ``words`` are what the forms were made of; the last two are ``None`` for a text without
+    its notification.
     """
 
     message: Message
     forms: Mapping[Form, Written]
     chosen: str = ""
     told: Notification | None = None
+    words: messages.Story | None = None
     picture: bytes = field(default=b"", repr=False)
 
     @property
@@ -113,7 +115,7 @@ class Writer:
                 forms[form] = Written(forms[form].heading, body.strip())
             except ValueError as error:
                 logger.error("channel %s: its template for %s fails, ours is sent: %s", channel.name, form, error)
-        return Letter(message, forms, channel.format, told)
+        return Letter(message, forms, channel.format, told, words)
 
     def draws(self, letter: Letter) -> bool:
         """Whether there may be a picture for it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 TABLES: Final = """
 CREATE TABLE messages (
@@ -27,6 +27,8 @@ CREATE TABLE silences (
   starts REAL NOT NULL, ends REAL NOT NULL);
 CREATE TABLE acks (
   fingerprint TEXT PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE threads (
+  channel TEXT NOT NULL, topic TEXT NOT NULL, reference TEXT NOT NULL, PRIMARY KEY (channel, topic)) WITHOUT ROWID;
 """
 
 # By the version that a file has: what leads to the next one.
@@ -42,6 +44,11 @@ MIGRATIONS: Final = {
         " (SELECT json_group_array(json_array(key, '=', value)) FROM json_each(silences.matchers))",
         "CREATE TABLE acks (fingerprint TEXT PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL,"
         " at REAL NOT NULL) WITHOUT ROWID",
+    ),
+    # The message of a chat that a group of alerts is told in.
+    3: (
+        "CREATE TABLE threads (channel TEXT NOT NULL, topic TEXT NOT NULL, reference TEXT NOT NULL,"
+        " PRIMARY KEY (channel, topic)) WITHOUT ROWID",
     ),
 }
 

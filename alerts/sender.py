@@ -17,6 +17,8 @@ from anvil_monitor.targets import Channel
 from .hooks import HookSender, is_hook
 from .letters import Letter
 from .outcomes import Outcome as Outcome
+from .posting import Poster
+from .slackbot import NoThreads, SlackSender, Threads, is_bot
 
 IDLE: Final = 60.0
 
@@ -28,14 +30,16 @@ class Sender(Protocol):
 
 
 class Senders:
-    """The senders of the real world: plain webhooks by ourselves, everything else through Apprise."""
+    """The senders of the real world: plain webhooks and Slack's bots by ourselves, everything else through Apprise."""
 
-    def __init__(self, environ: Mapping[str, str], hide: Collection[str] = ()) -> None:
+    def __init__(self, environ: Mapping[str, str], hide: Collection[str] = (), threads: Threads | None = None) -> None:
         self._apprise = AppriseSender(hide)
-        self._hooks = HookSender(environ)
+        self._poster = Poster()
+        self._hooks = HookSender(environ, self._poster)
+        self._bots = SlackSender(self._poster, threads or NoThreads())
 
     async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
-        sender: Sender = self._hooks if is_hook(url) else self._apprise
+        sender: Sender = self._hooks if is_hook(url) else self._bots if is_bot(url) else self._apprise
         return await sender.send(channel, url, letter)
 
     def pids(self) -> dict[str, int]:
@@ -44,7 +48,7 @@ class Senders:
 
     async def close(self) -> None:
         await self._apprise.close()
-        await self._hooks.close()
+        await self._poster.close()
 
 
 class AppriseSender:

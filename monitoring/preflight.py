@@ -7,7 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from anvil_monitor.alerts import hooks
+from anvil_monitor.alerts import hooks, slackbot
 from anvil_monitor.alerts.heartbeat import refused as refused_heartbeat
 from anvil_monitor.alerts.letters import Writer
 from anvil_monitor.exporter.names import HISTOGRAM_EDGE_MISSING, HTTP_DURATION
@@ -151,6 +151,8 @@ def _refused(url: str) -> str:
     """Why nobody can send to ``url``, without a word of it."""
     if hooks.is_hook(url):
         return hooks.refused(url)
+    if slackbot.is_bot(url):
+        return slackbot.refused(url)
     import apprise
 
     return (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from anvil_monitor.alerts import examples, fitting, hooks
+from anvil_monitor.alerts import examples, fitting, hooks, slackbot
 from anvil_monitor.alerts.forms import Form
 from anvil_monitor.alerts.letters import Letter, Writer
 from anvil_monitor.targets import Channel, Configuration, ConfigurationError, Secret
@@ -53,6 +53,8 @@ def of_channel(channel: Channel, environ: dict[str, str]) -> str:
         raise wrong(f"channel {channel.name!r}: {error}", "set it, or say --form") from None
     if hooks.is_hook(url):
         return Form.TEXT
+    if slackbot.is_bot(url):
+        return Form.MARKDOWN  # nearly
     import apprise
 
     plugin = apprise.Apprise.instantiate(url, suppress_exceptions=True)

@@ -51,6 +51,7 @@ class WebhookSink:
         self.posts: list[tuple[dict[str, str], bytes]] = []
         self.drip = False
         self.answer = b""
+        self.answers: list[bytes] = []
         self.times: list[float] = []
         self.statuses: list[int] = []
         self.headers: dict[str, str] = {}
@@ -81,9 +82,11 @@ class WebhookSink:
                 self.send_response(status)
                 for name, value in sink.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(sink.answer)))
+                answer = sink.answers.pop(0) if sink.answers else sink.answer
+                self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(sink.answer)
+                with contextlib.suppress(OSError):  # who has read enough hangs up
+                    self.wfile.write(answer)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -20,6 +20,7 @@ from anvil_monitor.alerts.letters import Writer
 from anvil_monitor.alerts.model import Draft, Message, Notification
 from anvil_monitor.alerts.outbox import Outbox
 from anvil_monitor.alerts.outcomes import Outcome, of_status, seconds
+from anvil_monitor.alerts.posting import Poster
 from anvil_monitor.targets import Channel, Secret
 
 AT = 1_800_000_000.0
@@ -33,11 +34,11 @@ def send(configure: Any, url: str, told: Notification, channel: Channel = CHANNE
     letter = Writer(configure({"hook": channel})).write(channel, message)
 
     async def once() -> Outcome:
-        sender = HookSender({"HOOK_KEY": KEY, **environ}, lambda: AT + 5)
+        poster = Poster()
         try:
-            return await sender.send(channel, url, letter)
+            return await HookSender({"HOOK_KEY": KEY, **environ}, poster, lambda: AT + 5).send(channel, url, letter)
         finally:
-            await sender.close()
+            await poster.close()
 
     return asyncio.run(once())
 
