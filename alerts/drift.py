@@ -27,7 +27,7 @@ from . import driftalerts
 from .driftkinds import BOTH, DOWN, LATENCY, MEMORY, TRAFFIC, UP, kind, side
 from .rulefile import Group, Recording
 from .ruleparts import LIMIT, RATIO, VALUE, Links, number, quoted, target_labels
-from .rules_targets import value_of
+from .rules_values import value_of
 
 BASELINE: Final = "target:baseline"
 UPPER: Final = "target:upper"

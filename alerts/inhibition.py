@@ -44,6 +44,7 @@ class Inhibition:
 TABLE: Final = (
     Inhibition("ServiceDown", (), ("service",), "a server that is down misses everything and measures nothing", True),
     Inhibition("TargetMissed", EARLY, ("service", "target"), "what is missed needs no warning that it may be"),
+    Inhibition("CapacityShort", EARLY, ("service", "target"), "what is short needs no warning that it may be"),
 )
 SOURCES: Final = frozenset(rule.source for rule in TABLE)
 LINGERING: Final = frozenset(rule.source for rule in TABLE if rule.lingers)

@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 MISSED: Final = "TargetMissed"
+CAPACITY: Final = "CapacityShort"
+MISSES: Final = (MISSED, CAPACITY)  # what says that a promise is broken
 NO_DATA: Final = "TargetNoData"
 DOWN: Final = "ServiceDown"
 ERRORS: Final = "ErrorRateHigh"
@@ -42,6 +44,8 @@ LIMIT: Final = "target:limit"
 RATIO: Final = "target:ratio"
 SAMPLES: Final = "target:samples"
 ESTIMATE: Final = "target:estimate"
+OVER: Final = "target:over"
+LOOKED_BACK: Final = "target:looked_back"
 REQUESTS: Final = "service:requests"
 FAILED: Final = "service:failed_requests"
 
@@ -76,13 +80,13 @@ def recorded(series: str, target: Target, name: str = "") -> str:
 def costliest(expr: str, what: str, labels: tuple[str, ...] = ("http_request_method", "http_route")) -> str:
     """The template that names the :data:`COSTLIEST` elements of ``expr``, a count of requests by ``labels``.
 
-    It prints nothing where nothing was counted: ``GET /orders 41 slow, GET /products/{id} 3 slow``.
+    It prints nothing where nothing was counted: ``GET /orders 41 failed, GET /products/{id} 3 failed``.
     """
-    name = " ".join(f"{{{{ .Labels.{label} }}}} " for label in labels).replace("  ", " ")
+    name = " ".join(f"{{{{ .Labels.{label} }}}}" for label in labels)
     top = f"topk({COSTLIEST}, {expr}) > 0.5"
     return (
         f"{{{{ range $number, $each := query `{top}` }}}}{{{{ if $number }}}}, {{{{ end }}}}"
-        f'{name}{{{{ .Value | printf "%.0f" }}}} {what}{{{{ end }}}}'
+        f'{name} {{{{ .Value | printf "%.0f" }}}} {what}{{{{ end }}}}'
     )
 
 

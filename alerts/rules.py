@@ -34,7 +34,8 @@ from .ruleparts import (
 from .rules_host import host_group
 from .rules_self import self_group
 from .rules_service import down_hold, service_group
-from .rules_targets import believed, target_group
+from .rules_targets import patient_group, target_group
+from .rules_values import believed
 
 __all__ = [
     "DOWN", "ESTIMATE", "LIMIT", "MISSED", "NO_DATA", "RATIO", "SAMPLES", "VALUE", "WATCHDOG", "Links", "believed",
@@ -50,6 +51,7 @@ def rule_groups(configuration: Configuration, links: Links | None = None) -> tup
     where = links or Links(f"{configuration.monitor.reached_at}/")
     groups: list[Group] = []
     for service in configuration.services:
+        groups.append(patient_group(configuration, service))
         groups.append(target_group(configuration, service, where))
         groups.append(service_group(configuration, service, where))
     groups += [host_group(configuration, where), self_group(configuration, where)]

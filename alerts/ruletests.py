@@ -14,8 +14,10 @@ from anvil_monitor.targets import Capacity, Configuration, Level, Percentile, Se
 
 from . import templates, yamltext
 from .rulefile import COMMENT, Alerting
-from .ruleparts import ESTIMATE, LIMIT, MISSED, NO_DATA, RATIO, VALUE, Links, number, quoted
+from .ruleparts import ESTIMATE, LIMIT, MISSED, NO_DATA, RATIO, SAMPLES, VALUE, Links, number, quoted
 from .rules import rule_groups
+from .rules_missed import DETAIL, looks_back, name_of
+from .rules_values import PATIENT_LEAST, patience
 from .ruletestparts import Asked, Condition, document, expression, up
 from .ruletests_host import HostTests
 from .ruletests_service import ServiceTests
@@ -27,7 +29,8 @@ RULE_FILE: Final = "rules.yml"
 def dump(configuration: Configuration, links: Links | None = None) -> str:
     """The test file for ``rule_groups(configuration, links)`` written as ``rules.yml`` beside it."""
     step = step_of(configuration)
-    rules = [rule for group in rule_groups(configuration, links) for rule in group.rules if isinstance(rule, Alerting)]
+    groups = rule_groups(configuration, links)
+    rules = [rule for group in groups for rule in group.rules if isinstance(rule, Alerting)]
     writer = _Writer(configuration, step, tuple(rule for rule in rules if "target" in rule.labels))
     tests: list[dict[str, Any]] = []
     for service in configuration.services:
@@ -35,7 +38,13 @@ def dump(configuration: Configuration, links: Links | None = None) -> str:
         own = {rule.alert: rule for rule in rules if _of_service(rule, service)}
         tests += ServiceTests(configuration, service, step, own).all()
     tests += HostTests(step, rules).all()
-    file = {"rule_files": [RULE_FILE], "evaluation_interval": format_promql_duration(step), "tests": tests}
+    file = {
+        "rule_files": [RULE_FILE],
+        "evaluation_interval": format_promql_duration(step),
+        # What one group records, another reads; promtool takes them in any order where none is given.
+        "group_eval_order": [group.name for group in groups],
+        "tests": tests,
+    }
     return yamltext.dump(file, COMMENT)
 
 
@@ -65,6 +74,9 @@ class _Writer:
             yield from self.short_miss(scene)
             yield self.kept(scene)
             yield from self.sparse(scene)
+            yield from self.outage(scene)
+            yield from self.hovers(scene)
+            yield from self.names_routes(scene)
             yield self.idle(scene)
             yield self.no_data(scene)
             yield from self.estimated(scene)
@@ -74,8 +86,9 @@ class _Writer:
         step, target = self.step, scene.target
         fires = scene.starts + up(target.hold, step)
         last = fires + 2 * step
-        conditions = self.misses(scene, last + step)
-        ends = last + step + up(target.keep, step)
+        over = last + step * (1 + scene.lingers)
+        conditions = self.misses(scene, over)
+        ends = over + up(target.keep, step)
         times = (fires - step, fires, ends - step, ends)
         series = scene.missed(self.count(last) + 1, self.count(ends - last) + 1)
         ratio = scene.bad_value / target.limit
@@ -86,7 +99,7 @@ class _Writer:
             for series_name, value in ((VALUE, scene.bad_value), (LIMIT, target.limit), (RATIO, ratio))
         ]
         return self.test(target, "fires after `for` and recovers after `keep_firing_for`", series,
-                         {MISSED: (times, conditions)}, expressions)  # fmt: skip
+                         _asked(times, conditions), expressions)  # fmt: skip
 
     def short_miss(self, scene: Scene) -> Iterable[dict[str, Any]]:
         """A miss one evaluation shorter than ``for`` is never told."""
@@ -96,7 +109,7 @@ class _Writer:
         times = ((bad - 1) * self.step, bad * self.step, (bad + 2) * self.step)
         conditions = self.misses(scene, bad * self.step)
         yield self.test(scene.target, "a miss shorter than `for` stays silent", scene.missed(bad, 4),
-                        {MISSED: (times, conditions)})  # fmt: skip
+                        _asked(times, conditions))  # fmt: skip
 
     def kept(self, scene: Scene) -> dict[str, Any]:
         """The limit kept by a hair, for as long as a miss would have needed."""
@@ -121,18 +134,86 @@ class _Writer:
                     expr = f"histogram_quantile({number(quantile)}, sum by (le) ({rate})) > bool {number(target.limit)}"
                     expressions = [expression(expr, end, "{}", 1)]
         series = scene.kept(self.count(end) + 1)
-        return self.test(target, name, series, {MISSED: ((end // 2 // step * step, end), conditions)}, expressions)
+        times = (end // 2 // step * step, end)
+        return self.test(target, name, series, {name_of(target): (times, ())} | _asked(times, conditions), expressions)
 
     def sparse(self, scene: Scene) -> Iterable[dict[str, Any]]:
         """Slow, but too few requests to believe it."""
         target = scene.target
         counted = scene.rest.target if isinstance(target.indicator, Capacity) else target
-        if counted.floor < 3:  # two bursts of one request each can share a window
+        if counted.floor < 5:  # four samples would be enough
             return
         end = up(2 * counted.window + target.hold + 2 * self.step, self.step)
         times = (up(target.hold, self.step) + 2 * self.step, end - self.step, end)
-        yield self.test(target, "stays silent with traffic under its floor", scene.sparse(self.count(end) + 1),
-                        {MISSED: (times, [])})  # fmt: skip
+        asked: Asked = dict.fromkeys(dict.fromkeys((name_of(target), MISSED)), (times, ()))
+        yield self.test(target, "stays silent with traffic under its floor", scene.sparse(self.count(end) + 1), asked)
+
+    def outage(self, scene: Scene) -> Iterable[dict[str, Any]]:
+        """Slow, and fewer requests than the floor, but for so long that together they are enough."""
+        target, step = scene.target, self.step
+        enough = max(target.floor, PATIENT_LEAST) * scene.apart
+        if not looks_back(target) or enough * step >= patience(target) / 4:
+            return
+        rule = self.rules[MISSED, target.service, target.name]
+        condition = Condition(rule, scene.bad_value, enough * step)  # SAMPLES finds nothing: fewer than the floor
+        fired = condition.fired(step)
+        scrapes = self.count(fired) + 2 * scene.apart
+        over = up(scrapes * step + patience(target) / 4 + rule.keep + 3 * step, step)
+        series = scene.outage(scrapes, self.count(over) + 1)
+        told = self.test(target, "fires when the few requests that come are slow for long, and recovers", series,
+                         {MISSED: ((condition.since - step, fired - step, fired), [condition])})  # fmt: skip
+        # When the last quarter of the look back is empty differs by a scrape between Prometheus 2 and 3.
+        silent = {"eval_time": format_promql_duration(over), "alertname": MISSED, "exp_alerts": []}
+        yield told | {"alert_rule_test": [*told["alert_rule_test"], silent]}
+        slow, fast = PATIENT_LEAST - 1, target.floor
+        if isinstance(target.indicator, Percentile) and slow / (slow + fast) > 1 - target.indicator.quantile:
+            ended = (slow + fast) * scene.apart * step
+            few = scene.few(slow, fast, self.count(up(rule.hold, step)) + 2)
+            times = (ended, up(ended + rule.hold, step), up(ended + rule.hold, step) + 2 * step)
+            yield self.test(target, "stays silent when a few requests at night are slow", few, {MISSED: (times, ())})
+
+    def hovers(self, scene: Scene) -> Iterable[dict[str, Any]]:
+        """What hovers within the limit never fires; once it was over, it goes on until it is within by a margin."""
+        target, step = scene.target, self.step
+        if isinstance(target.indicator, Capacity):
+            return
+        window, hold, keep = (self.count(up(each, step)) for each in (target.window, target.hold, target.keep))
+        near = window + max(hold, keep) + 4
+        silent = scene.hovering(0, near, 0)
+        yield self.test(target, "stays silent while it hovers just within its limit", silent,
+                        {MISSED: (((near - 1) * step,), ())})  # fmt: skip
+        bad = hold + 4
+        good = window + keep + 4
+        # Its value then lies between two edges, and differs in the last digit from one evaluator to the next.
+        labels = {"alertname": MISSED, "alertstate": "firing", "service": target.service, "target": target.name}
+        firing = "count(ALERTS{" + ",".join(f"{name}={quoted(text)}" for name, text in labels.items()) + "})"
+        over = {"expr": firing, "eval_time": format_promql_duration((bad + near + good - 1) * step), "exp_samples": []}
+        yield self.test(target, "goes on while it hovers just within its limit, and recovers",
+                        scene.hovering(bad, near, good), {},
+                        [expression(firing, (bad + near - 1) * step, "{}", 1), over])  # fmt: skip
+
+    def names_routes(self, scene: Scene) -> Iterable[dict[str, Any]]:
+        """The message names the three routes that cost most, the worst first."""
+        target, step = scene.target, self.step
+        if not isinstance(target.indicator, Percentile) or target.indicator.metric not in DETAIL:
+            return
+        labels = DETAIL[target.indicator.metric]
+        rule = self.rules[MISSED, target.service, target.name]
+        fired = scene.starts + up(target.hold, step)
+        scrapes = min(self.count(fired), scene.window - 2)
+        slow = {"/a": 1, "/orders": 4 * scene.traffic, "/b": 3, "/products": 2 * scene.traffic}
+        series = scene.routes(self.count(fired) + 1, slow, labels)
+        worst = sorted(slow.items(), key=lambda item: -item[1])[:3]
+        # In full windows Prometheus 3 leaves out the first scrape and makes it up again.
+        full = self.count(up(target.window, step))
+        found = [
+            templates.Element(dict.fromkeys(labels, name), float(each * min(self.count(fired), full)))
+            for name, each in worst
+        ]
+        answers = {"topk": found, SAMPLES: [templates.Element({}, 1.0)]}
+        condition = Condition(rule, scene.bad_value, scene.starts, answers=answers)
+        if scrapes:
+            yield self.test(target, "names what costs most", series, {MISSED: ((fired,), [condition])})
 
     def idle(self, scene: Scene) -> dict[str, Any]:
         """No traffic is neither a miss nor silence of the instrument."""
@@ -145,7 +226,7 @@ class _Writer:
             labels = "{" + ", ".join(f"{name}={quoted(text)}" for name, text in sorted(_labels(target).items())) + "}"
             expressions = [expression(f"{value} != bool {value}", end, labels, 1)]  # NaN, and only NaN, is not itself
         return self.test(target, "stays silent without traffic", series,
-                         {MISSED: ((end,), []), NO_DATA: ((end,), [])}, expressions)  # fmt: skip
+                         {name_of(target): ((end,), []), NO_DATA: ((end,), [])}, expressions)  # fmt: skip
 
     def no_data(self, scene: Scene) -> dict[str, Any]:
         """The series of this target end, those of the others go on; later they come back."""
@@ -165,7 +246,7 @@ class _Writer:
         silent = Condition(rule, target.limit, late, back + scene.starts)
         quiet = (up(early + rule.hold, step) - step, fires, end)
         return self.test(target, "says that there is no data, and when there is again", values,
-                         {NO_DATA: (quiet, [silent]), MISSED: ((fires,), [])})  # fmt: skip
+                         {NO_DATA: (quiet, [silent]), name_of(target): ((fires,), [])})  # fmt: skip
 
     def estimated(self, scene: Scene) -> Iterable[dict[str, Any]]:
         """A histogram without an edge at the limit: the message says that it is an estimate."""
@@ -176,14 +257,17 @@ class _Writer:
         edge = f"le={quoted(number(target.limit))}"
         series = {name: text for name, text in scene.missed(self.count(fires) + 3, 1).items() if edge not in name}
         rule = self.rules[MISSED, target.service, target.name]
-        condition = Condition(rule, scene.bad_value, scene.starts, answers={ESTIMATE: [templates.Element({}, 1.0)]})
+        found = [templates.Element({}, 1.0)]
+        condition = Condition(rule, scene.bad_value, scene.starts, answers={ESTIMATE: found, SAMPLES: found})
         yield self.test(target, "says that it is an estimate without a bucket edge at its limit", series,
                         {MISSED: ((fires,), [condition])}, [self.recorded(target, ESTIMATE, 1, fires)])  # fmt: skip
 
     def misses(self, scene: Scene, until: float) -> list[Condition]:
         """What is missed while ``scene`` is: its own target, and the one that a capacity is counted against."""
         target = scene.target
-        own = Condition(self.rules[MISSED, target.service, target.name], scene.bad_value, scene.starts, until)
+        rule = self.rules[name_of(target), target.service, target.name]
+        # There are more samples than the floor: what the message says of its window is asked for so.
+        own = Condition(rule, scene.bad_value, scene.starts, until, answers={SAMPLES: [templates.Element({}, 1.0)]})
         return [own, *(self.misses(scene.rest, until) if isinstance(target.indicator, Capacity) else [])]
 
     def all_idle(self, end: float) -> Series:
@@ -213,6 +297,14 @@ class _Writer:
     ) -> dict[str, Any]:
         who = f"{what.service}, {what.name}" if isinstance(what, Target) else what.name
         return document(who, name, self.step, series, alerts, expressions)
+
+
+def _asked(times: Sequence[float], conditions: Sequence[Condition]) -> Asked:
+    """Each condition's alert at ``times``: a capacity that is short comes with the other target's miss."""
+    by_name: dict[str, list[Condition]] = {}
+    for condition in conditions:
+        by_name.setdefault(condition.rule.alert, []).append(condition)
+    return {name: (times, found) for name, found in by_name.items()}
 
 
 def _labels(target: Target) -> dict[str, str]:

@@ -15,7 +15,8 @@ from typing import Final, assert_never
 from anvil_monitor.exporter import names
 from anvil_monitor.targets import Capacity, Level, Mean, Percentile, Target
 
-from .rules import number, quoted
+from .ruleparts import number, quoted
+from .rules_missed import ENDS_SHARE, ENDS_VALUE
 
 STOCK_EDGES: Final = {
     names.HTTP_DURATION.name: names.SECONDS_EDGES,
@@ -88,6 +89,17 @@ class Scene:
             case other:
                 assert_never(other)
 
+    @property
+    def lingers(self) -> int:
+        """Good scrapes of :meth:`missed` that pass before the value is below the limit by the margin."""
+        if isinstance(self.target.indicator, Capacity):
+            return self.rest.lingers
+        if not isinstance(self.target.indicator, Level):
+            return 0
+        # The window's mean falls by a sample at a time; one sample less in Prometheus 3 makes no difference to this.
+        kept = 1 - ENDS_VALUE * self.target.limit / self.bad_value
+        return math.floor(self.window * kept)
+
     def missed(self, bad: int, good: int) -> Series:
         """``bad`` scrapes over the limit (the first at 0), then ``good`` scrapes that end the miss at once."""
         value = self.bad_value
@@ -106,7 +118,7 @@ class Scene:
                     self._name(f"{metric}_count"): counter(counts),
                 }
             case Level(metric):
-                return {self._name(metric): gauge(((value, bad), (self.target.limit // 2, good)))}
+                return {self._name(metric): gauge(((value, bad), (0, good)))}
             case Capacity(metric):
                 return {self._name(metric): gauge(((value, bad + good),))} | self.rest.missed(bad, good)
             case other:
@@ -138,23 +150,90 @@ class Scene:
                 assert_never(other)
 
     def sparse(self, scrapes: int) -> Series:
-        """All of it over the limit, something in every window (so that without a floor it would be told), but half the
-        floor at most: a window has ``window - 1`` steps in Prometheus 2, one less in 3, and a burst comes as often."""
-        burst = max(1, self.target.floor // 4)
-        runs = [(burst, 1), (0, self.window - 3)] * (scrapes // (self.window - 2) + 1)
+        """All of it over the limit, something in every window (so that without a floor it would be told), but only
+        four samples in all; a window has ``window - 1`` steps in Prometheus 2, one less in 3."""
+        apart = self.window - 2
+        bursts = min(4, scrapes // apart)
+        return self._slow([(1, 1), (0, apart - 1)] * bursts + [(0, scrapes)])
+
+    def outage(self, scrapes: int, after: int) -> Series:
+        """One sample over the limit every ``apart`` scrapes, ``scrapes`` long, then nothing for ``after`` scrapes."""
+        return self._slow([(0, self.apart - 1), (1, 1)] * (scrapes // self.apart) + [(0, after)])
+
+    def few(self, slow: int, fast: int, after: int) -> Series:
+        """Of a percentile: ``slow`` samples over the limit, then ``fast`` within it, each ``apart`` scrapes later."""
+        assert isinstance(self.target.indicator, Percentile)
+        one = [(0, self.apart - 1), (1, 1)]
+        within = [(0, slow * self.apart), *(one * fast), (0, after)]
+        total = [*(one * (slow + fast)), (0, after)]
+        edges = {number(self.target.limit): within, number(self.bad_value): within, "+Inf": total}
+        return self._histogram(self.target.indicator.metric, edges)
+
+    @property
+    def apart(self) -> int:
+        """Scrapes from one sample to the next with fewer in a window than the floor."""
+        return (self.window - 1) // max(1, self.target.floor - 1) + 1
+
+    def _slow(self, runs: Runs) -> Series:
+        none = [(0.0, sum(n for _, n in runs))]
         match self.target.indicator:
             case Percentile(metric):
-                edges = {number(self.target.limit): [(0, 1)], number(self.bad_value): [(0, 1)], "+Inf": runs}
+                edges = {number(self.target.limit): none, number(self.bad_value): none, "+Inf": runs}
                 return self._histogram(metric, edges)
             case Mean(metric):
                 sums = [(n * self.bad_value, times) for n, times in runs]
-                return {self._name(f"{metric}_sum"): counter(sums), self._name(f"{metric}_count"): counter(runs)}
+                buckets = self._histogram(metric, {number(self.target.limit): none, "+Inf": runs})
+                return {self._name(f"{metric}_sum"): counter(sums)} | buckets
             case Capacity(metric):
-                return {self._name(metric): gauge(((self.bad_value, scrapes),))} | self.rest.sparse(scrapes)
+                total = sum(n for _, n in runs)
+                return {self._name(metric): gauge(((self.bad_value, total),))} | self.rest._slow(runs)
             case Level():
                 return {}
             case other:
                 assert_never(other)
+
+    def hovering(self, bad: int, near: int, good: int) -> Series:
+        """``bad`` scrapes over the limit, ``near`` just within it but not by the margin, ``good`` well within it.
+
+        What follows is so much more than what was before that the window is of it alone; ``bad`` may be 0.
+        """
+        limit = self.target.limit
+        match self.target.indicator:
+            case Percentile(metric, quantile):
+                much = self.traffic * 2 ** math.ceil(math.log2(40 * self.window / (1 - quantile)))
+                shares = ((1.0, self.traffic, bad), ((1 + ENDS_SHARE) / 2 * (1 - quantile), much, near),
+                          (0.1 * (1 - quantile), 64 * much, good))  # fmt: skip
+                below = tuple((n - round(share * n), times) for share, n, times in shares)
+                total = tuple((n, times) for _, n, times in shares)
+                edges = {number(limit): below, number(self.bad_value): below, "+Inf": total}
+                return self._histogram(metric, edges)
+            case Mean(metric):
+                much = self.traffic * 2 ** math.ceil(math.log2(80 * self.window))
+                means = ((self.bad_value, self.traffic, bad), ((1 + ENDS_VALUE) / 2 * limit, much, near),
+                         (limit / 8, 64 * much, good))  # fmt: skip
+                sums = tuple((mean * n, times) for mean, n, times in means)
+                counts = tuple((n, times) for _, n, times in means)
+                return {self._name(f"{metric}_sum"): counter(sums), self._name(f"{metric}_count"): counter(counts)}
+            case Level(metric):
+                runs = ((self.bad_value, bad), ((1 + ENDS_VALUE) / 2 * limit, near), (0, good))
+                return {self._name(metric): gauge(runs)}
+            case Capacity():
+                return {}
+            case other:
+                assert_never(other)
+
+    def routes(self, scrapes: int, over: Mapping[str, int], labels: tuple[str, ...]) -> Series:
+        """By the value of ``labels`` how many samples a scrape are over the limit; as many are within it."""
+        metric = self.target.indicator.metric
+        series: Series = {}
+        for value, each in over.items():
+            more = "".join(f",{label}={quoted(value)}" for label in labels)
+            slow, all_ = ((each, scrapes),), ((2 * each, scrapes),)
+            for le, runs in ((number(self.target.limit), slow), (number(self.bad_value), slow), ("+Inf", all_)):
+                series[self._name(f"{metric}_bucket", f"{more},le={quoted(le)}")] = counter(runs)
+            series[self._name(f"{metric}_count", more)] = counter(all_)
+            series[self._name(f"{metric}_sum", more)] = counter(((2 * each * self.bad_value, scrapes),))
+        return series
 
     def idle(self, scrapes: int) -> Series:
         """The instrument is there and counts nothing (a gauge: stands well within its limit)."""

@@ -16,6 +16,7 @@ from typing import Final
 from anvil_monitor.targets import Unit, format_value
 
 from .model import Alert
+from .ruleparts import MISSES
 
 TITLE_LENGTH: Final = 160
 TEXT_LENGTH: Final = 600
@@ -27,13 +28,13 @@ UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\
 MENTION: Final = re.compile(r"<(?=[!@#])|@(?=(?:everyone|here|channel|all|room|team)(?![^\W_]))", re.IGNORECASE)
 ZERO_WIDTH_SPACE: Final = "\u200b"
 
-# The alert whose value is the measure of its target. Others carry a value that reads otherwise: told by their summary.
-MEASURED: Final = "TargetMissed"
+# The alerts whose value is the measure of their target. Others carry another value: told by their summary.
+MEASURED: Final = MISSES
 # How the end of an alert is told; {0} is its title.
 OVER: Final = {
     "ServiceDown": "{0} answers again",
     "TargetNoData": "{0} is measured again",
-    MEASURED: "{0} recovered",
+    **dict.fromkeys(MEASURED, "{0} recovered"),
 }
 # Our own runbooks are pages of the project's tree as long as they have no address.
 LINK: Final = re.compile(r"https?://\S+|\w[\w./-]*\.md")
@@ -71,7 +72,7 @@ def over(alert: Alert) -> str:
 
 def measured(alert: Alert) -> bool:
     given = alert.annotations
-    return alert.name == MEASURED and bool(given.get("value") and given.get("measure") and given.get("limit"))
+    return alert.name in MEASURED and bool(given.get("value") and given.get("measure") and given.get("limit"))
 
 
 def names(alerts: Iterable[Alert]) -> str:
@@ -81,7 +82,7 @@ def names(alerts: Iterable[Alert]) -> str:
 def name(alert: Alert) -> str:
     """What the alert is about in a few words: the target's title, or the alert's own name."""
     title = alert.annotations.get("title", "")
-    if alert.name != MEASURED and title:
+    if alert.name not in MEASURED and title:
         return plain(f"{title} ({alert.name})", 120)
     return plain(title or alert.name or "alert", 120)
 

@@ -18,7 +18,8 @@ from typing import Any, Final
 import httpx
 
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
-from anvil_monitor.alerts.rules import MISSED, RATIO, believed
+from anvil_monitor.alerts.ruleparts import MISSES
+from anvil_monitor.alerts.rules import RATIO, believed
 from anvil_monitor.targets import Channel, Configuration, ProcessFinder, Secret, Service, Target, format_duration
 from anvil_monitor.targets.settings import SEVERITIES
 
@@ -138,7 +139,7 @@ def marked(target: Target) -> Callable[[Sequence[Group]], Sequence[Group]]:
         for rule in group.rules:
             if isinstance(rule, Recording) and rule.record.startswith("target:"):
                 yield replace(rule, labels={**rule.labels, **LABEL})
-            elif isinstance(rule, Alerting) and rule.alert == MISSED and rule.labels.get("target") == target.name:
+            elif isinstance(rule, Alerting) and rule.alert in MISSES and rule.labels.get("target") == target.name:
                 yield replace(rule, labels={**rule.labels, **LABEL}, annotations=_words(rule.annotations, target))
 
     return mark

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from anvil_monitor.alerts.model import Alert
+from anvil_monitor.alerts.ruleparts import MISSES
 from anvil_monitor.alerts.rules import ESTIMATE, RATIO, SAMPLES, VALUE
 from anvil_monitor.targets import Capacity, Configuration, Target
 
@@ -41,8 +42,8 @@ class TargetStatus:
 
     ``ratio`` is over 1 when the promise is broken, whichever way it points; ``fill`` is value over limit, for a bar.
     ``estimated``: the value is the best that the data allow, not exact. ``history`` is (Unix seconds, value or None)
-    over the last quarter of an hour, or since the start. ``alert`` is the state of its ``TargetMissed``, empty where
-    there is none.
+    over the last quarter of an hour, or since the start. ``alert`` is the state of the one that says that it is missed,
+    empty where there is none.
     """
 
     target: Target
@@ -233,7 +234,7 @@ def _alert_states(alerts: Iterable[ActiveAlert]) -> dict[Key, str]:
     return {
         _key(alert.labels): alert.state.value
         for alert in alerts
-        if alert.state is not State.INACTIVE and dict(alert.labels).get("alertname") == "TargetMissed"
+        if alert.state is not State.INACTIVE and dict(alert.labels).get("alertname") in MISSES
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from anvil_monitor.alerts.rulefile import Alerting
 from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.monitoring import drill as drilling
 from anvil_monitor.monitoring.cli import main
@@ -89,7 +90,9 @@ def test_only_the_missed_target_is_in_the_rules_and_all_are_marked(
     target = of(configuration, "concurrent_users")
     stage = staged(configuration, target, configuration.channels, "http://127.0.0.1:1", tmp_path)
     rules = [rule for group in marked(target)(rule_groups(stage)) for rule in group.rules]
-    assert {rule.alert for rule in rules if hasattr(rule, "alert")} == {"TargetMissed"}
+    (alert,) = [rule for rule in rules if isinstance(rule, Alerting)]
+    assert alert.labels["target"] == "concurrent_users"
+    assert alert.labels["severity"] == "critical"
     assert {rule.labels["drill"] for rule in rules} == {"true"}
     assert {rule.labels["service"] for rule in rules} == {"drill-shop"}
     assert [channel.services for channel in stage.channels] == [()]
