@@ -56,12 +56,12 @@ def explain(node: Node, ask: Ask, labels: Mapping[str, str]) -> Part:
     if isinstance(node, Binary) and node.op in COMPARISONS and not node.return_bool and kind(node) == "vector":
         left, right = (_values(side, of(side)) for side in (node.left, node.right))
         holds = bool(of(node))
-        missing = [text(side) for side, shown in ((node.left, left), (node.right, right)) if not shown]
-        note = f"there is no {' and no '.join(missing)} now" if missing else ""
+        missing = [name for name, shown in (("left", left), ("right", right)) if not shown]
+        note = f"nothing on its {' and '.join(missing)} now" if missing else ""
         values = "" if missing else f"{left} {node.op} {right}" + ("" if holds else ", which is not so")
         return Part(text(node), holds, values, note)
     found = of(node)
-    return Part(text(node), bool(found), _values(node, found), "" if found else "there is nothing now")
+    return Part(text(node), bool(found), _values(node, found), "" if found else "nothing now")
 
 
 def _chain(node: Node, op: str) -> list[Node]:

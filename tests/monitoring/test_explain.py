@@ -66,7 +66,7 @@ def test_only_the_alerts_own_elements_count(ask: Any) -> None:
 def test_what_is_missing_is_named(ask: Any) -> None:
     """A side that gives nothing is told by name; two sides that do not meet, and an ``unless`` that is there, too."""
     gone = explain(parse("nothing > 5"), ask, {})
-    assert (gone.holds, gone.values, gone.note) == (False, "", "there is no nothing now")
+    assert (gone.holds, gone.values, gone.note) == (False, "", "nothing on its left now")
     apart = explain(parse("level{of='a'} and other"), ask, {})
     assert apart.note == "each side is there, but none with the labels of the other"
     kept = explain(parse("level{of='b'} unless other"), ask, {})
