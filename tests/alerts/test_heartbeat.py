@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +15,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 import yaml
 from starlette.testclient import TestClient
 
@@ -221,3 +225,47 @@ def test_alertmanager_posts_the_watchdog_as_often(tmp_path: Path, configure: Cal
     path.write_text(text, encoding="utf-8")
     ran = subprocess.run([shutil.which("amtool") or "", "check-config", str(path)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+@contextlib.contextmanager
+def alertmanager_before(app: Any, configuration: Configuration, folder: Path) -> Iterator[str]:
+    """The address of a real Alertmanager with our generated file, in front of the notifier ``app``."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener, (folder / "log").open("wb") as log:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        file = folder / "alertmanager.yml"
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1/alerts"
+        file.write_text(alertmanager.dump(configuration, notifier=address), encoding="utf-8")
+        arguments = [f"--config.file={file}", f"--storage.path={folder / 'data'}", "--cluster.listen-address=",
+                     f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
+        process = subprocess.Popen(["prometheus-alertmanager", *arguments], stdout=log, stderr=log)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(10)
+            server.should_exit = True
+            thread.join(10)
+
+
+@pytest.mark.needs("prometheus-alertmanager")
+def test_through_a_real_alertmanager(
+    waiting: Waiting, configure: Callable[..., Configuration], until: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A Watchdog that fires is repeated as often as the heartbeat beats, and each time the URL is called."""
+    configuration = configure(heartbeat=Secret("env:BEAT"), heartbeat_interval=1.0)
+    app = create_app(configuration, {"BEAT": waiting.url})
+    labels = {"alertname": "Watchdog", "service": "anvil-monitor", "severity": "none"}
+
+    def taken(url: str) -> bool:
+        try:
+            return httpx.post(f"{url}/api/v2/alerts", json=[{"labels": labels}], trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    with alertmanager_before(app, configuration, tmp_path) as url:
+        asyncio.run(until(lambda: taken(url)))
+        asyncio.run(until(lambda: len(waiting.calls) >= 3, 30))
