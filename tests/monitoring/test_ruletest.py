@@ -75,6 +75,7 @@ def written(folder: Path, rules: str, tests: str) -> Path:
     return path
 
 
+@pytest.mark.timeout(600)  # 300,000 evaluations of a rule: 40 s of a core that may be busy with others
 def test_the_tests_of_the_shipped_rules_pass_here(tmp_path: Path) -> None:
     """What is generated from the five Phase 2 targets holds in the embedded evaluator."""
     configuration = load(None, {})
@@ -134,3 +135,27 @@ def test_a_rule_that_fails_fails_its_test(tmp_path: Path) -> None:
     rules = RULES.replace("expr: up == 0", "expr: up + on (job) up")
     found = ruletest.run(written(tmp_path, rules, TESTS))
     assert "evaluation" in str(found[0])
+
+
+OUTSIDE = """
+rule_files: [rules.yml]
+tests:
+  - external_labels: {cluster: eu}
+    external_url: http://monitor.example.com/x
+    input_series: [{series: "m", values: "1"}]
+    alert_rule_test:
+      - eval_time: 0m
+        alertname: A
+        exp_alerts: [{exp_labels: {of: eu}, exp_annotations: {url: "http://monitor.example.com/x/graph"}}]
+"""
+
+
+@pytest.mark.needs("promtool")
+def test_a_test_says_what_is_outside(tmp_path: Path) -> None:
+    """The external labels and URL of a test are what its templates see, here and in promtool."""
+    annotations = "{url: '{{ $externalURL }}/graph'}"
+    rule = f"{{alert: A, expr: m, labels: {{of: '{{{{ $externalLabels.cluster }}}}'}}, annotations: {annotations}}}"
+    path = written(tmp_path, f"groups: [{{name: g, rules: [{rule}]}}]", OUTSIDE)
+    theirs = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, timeout=60)
+    assert theirs.returncode == 0, theirs.stdout + theirs.stderr
+    assert [str(failure) for failure in ruletest.run(path)] == []
