@@ -111,12 +111,13 @@ def plan(groups: Sequence[Group]) -> tuple[Segment, ...]:
 def _read(rule: Rule, group: Group, place: int) -> Split:
     tree = parse(rule.expr)
     try:
-        return Split(rule, group, place, tree, tuple(_reads(tree, 0, 0, False)))
+        return Split(rule, group, place, tree, tuple(reads_of(tree)))
     except SplitError as error:
         return Split(rule, group, place, tree, (), problem=str(error))
 
 
-def _reads(node: Node, delay: int, depth: int, within: bool) -> Iterator[Read]:
+def reads_of(node: Node, delay: int = 0, depth: int = 0, within: bool = False) -> Iterator[Read]:
+    """Every selector of ``node``. Raises :class:`SplitError` for those that a rule on history cannot have."""
     match node:
         case Selector() | Range():
             selector = node.selector if isinstance(node, Range) else node
@@ -127,19 +128,19 @@ def _reads(node: Node, delay: int, depth: int, within: bool) -> Iterator[Read]:
         case Subquery():
             _refuse(node.offset, node.at)
             step = node.step or 60_000
-            yield from _reads(node.expr, delay + node.offset, depth + node.offset + node.range + step, True)
+            yield from reads_of(node.expr, delay + node.offset, depth + node.offset + node.range + step, True)
         case Call():
             for each in node.arguments:
-                yield from _reads(each, delay, depth, within)
+                yield from reads_of(each, delay, depth, within)
         case Aggregate():
             for inner in (node.expr, node.param):
                 if inner is not None:
-                    yield from _reads(inner, delay, depth, within)
+                    yield from reads_of(inner, delay, depth, within)
         case Binary():
-            yield from _reads(node.left, delay, depth, within)
-            yield from _reads(node.right, delay, depth, within)
+            yield from reads_of(node.left, delay, depth, within)
+            yield from reads_of(node.right, delay, depth, within)
         case Negate():
-            yield from _reads(node.expr, delay, depth, within)
+            yield from reads_of(node.expr, delay, depth, within)
 
 
 def _refuse(offset: int, at: object) -> None:
@@ -258,7 +259,7 @@ def _parts(
 
 
 def _selected(node: Node) -> set[tuple[Matcher, ...]]:
-    return {read.matchers for read in _reads(node, 0, 0, False)}
+    return {read.matchers for read in reads_of(node)}
 
 
 def _reach(segments: Sequence[Segment]) -> None:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from anvil_monitor.alerts.rulefile import Recording
 from anvil_monitor.targets import Unit, format_value
 
-from .promql.nodes import Binary, Node, Number, kind
+from .backtestsplit import ALERT_SERIES, SplitError, reads_of
+from .promql import QueryError
+from .promql.nodes import Binary, Node, Number, Selector, kind
+from .promql.parse import parse
 from .promql.text import SETS, operator, text
 from .samples import NAME, Labels
 
@@ -19,8 +23,9 @@ Ask: TypeAlias = Callable[[str], Vector]
 COMPARISONS: Final = ("==", "!=", "<=", "<", ">=", ">")
 # Recorded series whose value is in the unit that their label `unit` names (a ratio of the same target is not).
 MEASURED: Final = ("target:value", "target:limit", "target:baseline", "target:upper")
-# Elements of one side that are shown.
+# Elements of one side, and silent series, that are shown; rules that are followed, one resting on the other.
 SHOWN: Final = 3
+DEEPEST: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +43,17 @@ class Part:
     parts: tuple[Part, ...] = ()
 
 
-def explain(node: Node, ask: Ask, labels: Mapping[str, str]) -> Part:
-    """The parts of ``node``, with what ``ask`` gives for each now; only elements that agree with ``labels`` count."""
+def explain(node: Node, ask: Ask, labels: Mapping[str, str], recorded: Sequence[Recording] = ()) -> Part:
+    """The parts of ``node``, with what ``ask`` gives for each now; only elements that agree with ``labels`` count.
+
+    Where a part gives nothing, the series are named that are silent below it, through the ``recorded`` ones.
+    """
 
     def of(inner: Node) -> Vector:
         return [(found, value) for found, value in ask(text(inner)) if _agrees(found, labels)]
 
     if isinstance(node, Binary) and node.op in SETS:
-        parts = [explain(side, ask, labels) for side in _chain(node, node.op)]
+        parts = [explain(side, ask, labels, recorded) for side in _chain(node, node.op)]
         there = bool(of(node))
         if node.op == "unless":
             parts[1:] = [_against(part) for part in parts[1:]]
@@ -57,11 +65,32 @@ def explain(node: Node, ask: Ask, labels: Mapping[str, str]) -> Part:
         left, right = (_values(side, of(side)) for side in (node.left, node.right))
         holds = bool(of(node))
         missing = [name for name, shown in (("left", left), ("right", right)) if not shown]
-        note = f"nothing on its {' and '.join(missing)} now" if missing else ""
+        note = f"nothing on its {' and '.join(missing)} now{_silent(node, ask, recorded)}" if missing else ""
         values = "" if missing else f"{left} {node.op} {right}" + ("" if holds else ", which is not so")
         return Part(text(node), holds, values, note)
     found = of(node)
-    return Part(text(node), bool(found), _values(node, found), "" if found else "nothing now")
+    return Part(
+        text(node), bool(found), _values(node, found), "" if found else f"nothing now{_silent(node, ask, recorded)}"
+    )
+
+
+def _silent(node: Node, ask: Ask, recorded: Sequence[Recording]) -> str:
+    """The series that nobody writes, of those that ``node`` rests on."""
+    found: dict[str, bool] = {}
+    todo: list[tuple[Node, int]] = [(node, 0)]
+    with contextlib.suppress(SplitError, QueryError):
+        while todo:
+            inner, deep = todo.pop()
+            for read in reads_of(inner):
+                below = [rule for rule in recorded if read.may_read(rule)]
+                said = text(Selector(read.matchers, 0, None))
+                if read.name in ALERT_SERIES or said in found or deep > DEEPEST:
+                    continue
+                found[said] = not below and not ask(f"count({said})")
+                todo += [(parse(rule.expr), deep + 1) for rule in below]
+    silent = sorted(said for said, nothing in found.items() if nothing and said != text(node))
+    more = f" and {len(silent) - SHOWN} more" if len(silent) > SHOWN else ""
+    return f": there is no {', '.join(silent[:SHOWN])}{more}" if silent else ""
 
 
 def _chain(node: Node, op: str) -> list[Node]:

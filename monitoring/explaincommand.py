@@ -16,6 +16,7 @@ from anvil_monitor.alerts import matchers as matching
 from anvil_monitor.alerts.inhibition import explained
 from anvil_monitor.alerts.matchers import Matcher, MatcherError
 from anvil_monitor.alerts.model import Alert
+from anvil_monitor.alerts.rulefile import Recording
 from anvil_monitor.targets import Configuration, format_duration
 
 from .asking import Command, Load, add_remote, connect, printable, series_text, wrong
@@ -67,6 +68,7 @@ class Monitor:
     state: Mapping[str, Any] = field(default_factory=dict)
     ledger: Sequence[Mapping[str, Any]] = ()
     firing: Sequence[Alert] = ()
+    recorded: Sequence[Recording] = ()
     configuration: Configuration | None = None
 
     def ask(self, expr: str) -> list[tuple[Labels, float]]:
@@ -83,7 +85,7 @@ def _explain(options: argparse.Namespace, load: Load) -> int:
         raise wrong(str(error), "as in service=shop") from None
     try:
         with connect(options, load) as remote:
-            groups = remote.data("rules", type="alert")["groups"]
+            groups = remote.data("rules")["groups"]
             rules = list(_chosen(groups, options.alert, chosen))
             own = load(options) if not options.url else None
             accounts = account_of(rules, chosen, _monitor(remote, groups, own))
@@ -98,7 +100,7 @@ def _explain(options: argparse.Namespace, load: Load) -> int:
 
 
 def _chosen(groups: Any, name: str, chosen: Sequence[Matcher]) -> Iterator[dict[str, Any]]:
-    rules = [{**rule, "interval": group["interval"]} for group in groups for rule in group["rules"]]
+    rules = [rule for group in groups for rule in group["rules"] if rule["type"] == "alerting"]
     named = [rule for rule in rules if rule["name"].lower() == name.lower()]
     if not named:
         names = sorted({rule["name"] for rule in rules})
@@ -126,12 +128,18 @@ def _monitor(remote: Remote, groups: Any, configuration: Configuration | None) -
         for each in alerts
         if each["state"] == "firing"
     ]
+    recorded = [
+        Recording(rule["name"], rule["query"], rule["labels"])
+        for group in groups
+        for rule in group["rules"]
+        if rule["type"] == "recording"
+    ]
     try:
         state = remote.data("targets-state")
         ledger = remote.data("notifications", limit=LEDGER)["notifications"]
     except RemoteError:  # a Prometheus: its Alertmanager knows
-        return Monitor(remote, now, firing=firing, configuration=configuration)
-    return Monitor(remote, now, state, ledger, firing, configuration)
+        return Monitor(remote, now, firing=firing, recorded=recorded, configuration=configuration)
+    return Monitor(remote, now, state, ledger, firing, recorded, configuration)
 
 
 def account_of(rules: Sequence[Mapping[str, Any]], chosen: Sequence[Matcher], monitor: Monitor) -> list[Account]:
@@ -162,7 +170,7 @@ def _account(
         wanted = {key: value for key, value in labels.items() if alert and key not in rule["labels"]}
         wanted |= {each.name: each.value for each in chosen if each.operator == "=" and each.name not in rule["labels"]}
         try:
-            condition = explain(parse(rule["query"]), monitor.ask, wanted)
+            condition = explain(parse(rule["query"]), monitor.ask, wanted, monitor.recorded)
         except (QueryError, RemoteError) as error:
             rule = {**rule, "lastError": rule.get("lastError") or str(error)}
     told = tuple(_told(alert, monitor)) if alert and state == "firing" and monitor.state else ()

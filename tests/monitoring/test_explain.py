@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import real_prometheus
 
+from anvil_monitor.alerts.rulefile import Recording
 from anvil_monitor.monitoring.cli import main
 from anvil_monitor.monitoring.explain import Part, explain
 from anvil_monitor.monitoring.promql import Engine, Scalar, Vector
@@ -66,13 +67,28 @@ def test_only_the_alerts_own_elements_count(ask: Any) -> None:
 def test_what_is_missing_is_named(ask: Any) -> None:
     """A side that gives nothing is told by name; two sides that do not meet, and an ``unless`` that is there, too."""
     gone = explain(parse("nothing > 5"), ask, {})
-    assert (gone.holds, gone.values, gone.note) == (False, "", "nothing on its left now")
+    assert (gone.holds, gone.values, gone.note) == (False, "", "nothing on its left now: there is no nothing")
     apart = explain(parse("level{of='a'} and other"), ask, {})
     assert apart.note == "each side is there, but none with the labels of the other"
     kept = explain(parse("level{of='b'} unless other"), ask, {})
     assert (kept.holds, kept.parts[1].note) == (False, "so the left side does not count")
     assert explain(parse("absent(nothing)"), ask, {}).holds
     assert explain(parse("vector(1)"), ask, {}) == Part("vector(1)", True, "1")
+
+
+def test_the_series_that_are_silent_are_named_through_what_is_recorded(ask: Any) -> None:
+    """A recorded series that gives nothing: what its rule reads and nobody writes, and what that rests on in turn."""
+    recorded = [
+        Recording("a:x", "rate(gone_total{of='a'}[5m]) + level", {"of": "a"}),
+        Recording("a:y", "a:x{of='a'} * 2"),
+        Recording("a:y", "never_read", {"of": "b"}),
+    ]
+    note = 'nothing on its left now: there is no gone_total{of="a"}'
+    assert explain(parse("a:y{of='a'} > 1"), ask, {}, recorded).note == note
+    assert explain(parse("level > 1"), ask, {}, recorded).note == ""
+    assert explain(parse("gone_total"), ask, {}, recorded).note == "nothing now"
+    circle = [Recording("c", "c offset 1m")]
+    assert explain(parse("c"), ask, {}, circle).note == "nothing now"
 
 
 RULES = """
