@@ -53,6 +53,15 @@ class Letter:
         return self.message.kind
 
 
+# What a template is tried with when it is loaded.
+SAMPLE: Final = Notification(
+    "app", HOUR, "new alerts", links=(("Acknowledge", "https://example.com/"),), more=1,
+    firing=(Alert({"alertname": "TargetMissed", "service": "app", "target": "memory"},
+                  {"title": "Server memory", "value": "6e8", "limit": "5e8", "measure": "mean over 1 min",
+                   "unit": "bytes", "routes": "GET /", "dashboard": "https://example.com/"}, 0.0),),
+)  # fmt: skip
+
+
 class Writer:
     """Writes letters. Templates that cannot be used are in :attr:`problems`, and ours stand in for them."""
 
@@ -70,19 +79,24 @@ class Writer:
                 names = ", ".join(path.name for path in files.values())
                 todo = f"name them {names}, or take templates out"
                 self.problems.append(Problem(f"{folder} holds none of the files that are looked for", todo=todo))
-        shared = {form: template for form, path in everywhere.items() if (template := self._load(path))}
+        shared = {form: template for form, path in everywhere.items() if (template := self._load(path, form))}
         self._shared = shared
         self._templates: dict[str, dict[Form, Template]] = {}
         for channel in configuration.channels:
-            own = self._load(channel.template) if channel.template is not None and channel.format else None
-            self._templates[channel.name] = {**shared, **({Form(channel.format): own} if own else {})}
+            self._templates[channel.name] = dict(shared)
+            if channel.template is not None and channel.format:
+                form = Form(channel.format)
+                if own := self._load(channel.template, form):
+                    self._templates[channel.name][form] = own
 
-    def _load(self, path: Path) -> Template | None:
+    def _load(self, path: Path, form: Form) -> Template | None:
         try:
             text = path.read_text(encoding="utf-8")
             if len(text) > LARGEST:
                 raise ValueError(f"it is longer than {LARGEST} characters")
-            return Template(templateparser.parse(text, VARIABLES))
+            template = Template(templateparser.parse(text, VARIABLES))
+            filled(template, messages.story(SAMPLE), form)
+            return template
         except OSError as error:
             self.problems.append(Problem(f"the template cannot be read: {error.strerror}", path))
         except TemplateError as error:
@@ -111,8 +125,7 @@ class Writer:
         forms = write(words)
         for form, template in self._templates.get(channel.name, self._shared).items():
             try:
-                body = template.fill({f"${name}": value for name, value in values(words, form).items()})
-                forms[form] = Written(forms[form].heading, body.strip())
+                forms[form] = Written(forms[form].heading, filled(template, words, form))
             except ValueError as error:
                 logger.error("channel %s: its template for %s fails, ours is sent: %s", channel.name, form, error)
         return Letter(message, forms, channel.format, told, words)
@@ -127,6 +140,11 @@ class Writer:
         if self._history is None or found is None or letter.told is None:
             return b""
         return picture(found, self._history, letter.told.at)
+
+
+def filled(template: Template, words: messages.Story, form: Form) -> str:
+    """Raises ``ValueError`` for what goes wrong while it is filled in."""
+    return template.fill({f"${name}": value for name, value in values(words, form).items()}).strip()
 
 
 def _measuring(letter: Letter) -> Alert | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import json
 import os
@@ -91,6 +92,33 @@ def test_teams_gets_an_adaptive_card(configure: Any, alerts: Any, make_sink: Any
     assert "AdaptiveCard" in shown
     assert "[Runbook](https://example.test/runbooks/target-missed)" in shown
     assert "[click](https://evil.test)" not in shown
+
+
+@pytest.mark.parametrize(
+    ("plugin", "url", "bold"),
+    [
+        ("discord.NotifyDiscord", "discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js", "**API response time"),
+        ("telegram.NotifyTelegram", "tgram://123456789:abcdefg_hijklmnop/12315544/", "API response time"),
+    ],
+)
+def test_chats_get_markdown_of_their_own(
+    configure: Any, alerts: Any, make_sink: Any, post: Any, monkeypatch: Any, plugin: str, url: str, bold: str
+) -> None:
+    """Discord and Telegram: the headline, our link, and no mention or link of an annotation's."""
+    module, name = plugin.split(".")
+    found = getattr(importlib.import_module(f"apprise.plugins.{module}"), name)
+    sink = make_sink()
+    sink.answer = b'{"ok": true, "result": {}}'
+    monkeypatch.setattr(found, "notify_url", f"http://127.0.0.1:{sink.port}/bot")
+    sent = letter(configure, alerts.missed(**EVIL))
+    assert post(url, sent)["delivered"]
+    shown = "".join(body.decode() for _, body in sink.posts).replace("\\u200b", "\u200b")
+    assert bold in shown
+    assert "https://example.test/runbooks/target-missed" in shown
+    assert "@everyone" not in shown
+    assert "<@U1" not in shown
+    assert "[click](https://evil.test)" not in shown
+    assert 'href="https://evil.test' not in shown
 
 
 def test_a_mail_is_html_with_its_picture(outbox: Outbox, configure: Any, alerts: Any, mail: Any, until: Any) -> None:
