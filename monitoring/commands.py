@@ -37,7 +37,13 @@ def check(configuration: Configuration, *, offline: bool, environ: dict[str, str
     for target in configuration.targets:
         print(f"  {target.service}: {target.title.lower()} {target.promise} ({target.measure})")
     for channel in configuration.channels:
-        print(f"  channel {channel.name}: {', '.join(channel.severities)}, {channel.url}")
+        when = f", {channel.hours}" if channel.hours else ""
+        if channel.escalate_after:
+            when += f", {format_duration(channel.escalate_after)} after another one if nobody acknowledges"
+        print(f"  channel {channel.name}: {', '.join(channel.severities)}, {channel.url}{when}")
+    for window in configuration.maintenance:
+        about = ", ".join((*window.services, *window.targets)) or "everything"
+        print(f"  maintenance {window.name}: {about}, {window.when}")
     if heartbeat := configuration.monitor.heartbeat:
         print(f"  heartbeat: every {format_duration(configuration.monitor.heartbeat_interval)}, {heartbeat}")
     problems = preflight.local(configuration, environ) + userrules.problems(configuration)

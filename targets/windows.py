@@ -28,6 +28,10 @@ class Once:
         """Start and end of the window that holds at ``now``, if one does."""
         return (self.starts, self.ends) if self.starts <= now < self.ends else None
 
+    def __str__(self) -> str:
+        starts, ends = (datetime.fromtimestamp(at).astimezone() for at in (self.starts, self.ends))
+        return f"{starts:%Y-%m-%d %H:%M %Z} to {ends:%Y-%m-%d %H:%M %Z}"
+
 
 @dataclass(frozen=True, slots=True)
 class Weekly:
@@ -52,6 +56,11 @@ class Weekly:
                 if starts <= now < ends:
                     return starts, ends
         return None
+
+    def __str__(self) -> str:
+        days = "every day" if len(self.days) == len(DAYS) else ", ".join(DAYS[day] for day in self.days)
+        start, end = (f"{at // 3600:02}:{at // 60 % 60:02}" for at in (self.start, self.end))
+        return f"{days} {start} to {end} {self.zone}"
 
     @property
     def _end(self) -> int:
@@ -80,6 +89,9 @@ class Hours:
 
     when: Weekly
     outside: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.when}" + (f", {', '.join(self.outside)} at any hour" if self.outside else "")
 
 
 @lru_cache(maxsize=4096)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -339,3 +341,13 @@ def test_what_explains_shares_labels_that_are_there() -> None:
     down = Alert({"alertname": "ServiceDown", "service": "app"}, {}, 0.0)
     assert not inhibition.explained([down])(down)
     assert inhibition.explained([down])(Alert({"alertname": "Mine", "service": "app"}, {}, 0.0))
+
+
+def test_the_page_of_the_pipeline_has_the_stages_and_the_inhibitions() -> None:
+    """docs/alerting.md lists every stage, in its order, and every row of the table of what explains what."""
+    text = (Path(__file__).parents[2] / "docs" / "alerting.md").read_text(encoding="utf-8")
+    names = [stage.__name__ for stage in STAGES]  # type: ignore[attr-defined]
+    assert re.findall(r"^\| ([a-z]+) \|", text, re.MULTILINE)[1:] == names
+    for rule in inhibition.TABLE:
+        explains = ", ".join(f"`{name}`" for name in rule.explains) or "everything else"
+        assert f"| `{rule.source}` | {explains} | {' and '.join(rule.equal)}" in text

@@ -232,3 +232,14 @@ def test_where_people_reach_the_page() -> None:
             parse(f'[monitor]\nexternal_url = "{wrong}"')
         assert said in str(caught.value)
         assert "secret" not in str(caught.value)
+
+
+def test_what_was_read_is_said_again() -> None:
+    """As ``check`` shows it: days, times and whose clock."""
+    weekly = Weekly((5, 6), 22 * 3600, 2 * 3600 + 30 * 60, "Europe/Berlin")
+    assert str(weekly) == "sat, sun 22:00 to 02:30 Europe/Berlin"
+    assert str(Hours(Weekly(tuple(range(7)), 0, DAY, "UTC"), ("critical",))) == (
+        "every day 00:00 to 24:00 UTC, critical at any hour"
+    )
+    starts = datetime.fromtimestamp(at("2026-12-01T22:00", "UTC")).astimezone()
+    assert str(Once(starts.timestamp(), starts.timestamp() + 60)).startswith(f"{starts:%Y-%m-%d %H:%M} ")
