@@ -1,4 +1,4 @@
-"""``scripts/bench WHAT``: measure a part of this project beside its peers. WHAT: exporter, engine, alerts."""
+"""``scripts/bench WHAT``: measure a part of this project beside its peers. WHAT: exporter, engine, alerts, drift."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ BENCHES = {
     "exporter": "what an instrumented server, its /metrics and the host's collection cost",
     "engine": "what queries, rules, taking samples in and keeping them cost, beside a real Prometheus",
     "alerts": "how many notifications are taken in, what a hanging channel does to another, what a storm becomes",
+    "drift": "what the drift rules find, how soon, and what they tell for nothing",
 }
 
 
