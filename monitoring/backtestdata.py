@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from .promql import Matrix
-from .remote import Remote, RemoteError
+from .remote import Remote, RemoteError, UnreachableError
 from .samples import NAME, STALE_NAN, Floats, Integers, Labels, Matcher, Panel, matches
 
 Progress: TypeAlias = Callable[[int], object]
@@ -75,8 +75,8 @@ class Source:
                 started = self._clock()
                 try:
                     found = self._range(expr, instants.times[begin], instants.times[upto - 1], instants.step)
-                except RemoteError:
-                    if size <= LEAST:
+                except RemoteError as error:
+                    if size <= LEAST or isinstance(error, UnreachableError):
                         raise
                     size //= 2  # it may be too much for it at once
                     continue

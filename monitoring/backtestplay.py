@@ -14,7 +14,7 @@ from .backtestdata import MOST, Instants, Progress, Row, Source, Tape, rows_of
 from .backtestlife import Life, Outcome, presume, walk
 from .backtestsplit import Segment, Split
 from .promql import Engine, QueryError
-from .remote import RemoteError
+from .remote import RemoteError, UnreachableError
 from .samples import NAME, Labels
 
 # Seconds that one range query over what was computed may take.
@@ -54,6 +54,8 @@ class Play:
                 for split in segment.splits:
                     self._fetch(split, instants, begin)
                 (self._record if isinstance(lead.rule, Recording) else self._live)(segment, instants, begin)
+        except UnreachableError:
+            raise
         except (RemoteError, QueryError) as error:
             lead.problem = str(error)
         for split in segment.splits:

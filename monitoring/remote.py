@@ -20,6 +20,10 @@ class RemoteError(Exception):
         self.wrong = wrong
 
 
+class UnreachableError(RemoteError):
+    """Nobody is there: another question would fare no better."""
+
+
 class Remote:
     """The API below ``url``; a context manager."""
 
@@ -46,7 +50,8 @@ class Remote:
             if answer.status_code == 405:
                 answer = self._http.get(f"/api/v1/{path}", params=parameters)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise RemoteError(f"{self.url} does not answer: {str(error) or type(error).__name__}") from None
+            kind = RemoteError if isinstance(error, httpx.ReadTimeout) else UnreachableError
+            raise kind(f"{self.url} does not answer: {str(error) or type(error).__name__}") from None
         if answer.status_code == 401:
             raise RemoteError(f"{self.url} asks for its token: set [monitor] token, or give --token env:NAME")
         try:

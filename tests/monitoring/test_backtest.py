@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import random
@@ -23,12 +24,13 @@ from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
 from anvil_monitor.monitoring.api import routes
 from anvil_monitor.monitoring.apistate import Sources
 from anvil_monitor.monitoring.backtest import run
+from anvil_monitor.monitoring.backtestcommand import _progress
 from anvil_monitor.monitoring.backtestdata import Source
 from anvil_monitor.monitoring.cli import main
 from anvil_monitor.monitoring.promql import Engine
 from anvil_monitor.monitoring.promql.parse import parse
 from anvil_monitor.monitoring.promql.text import text
-from anvil_monitor.monitoring.remote import Remote, RemoteError
+from anvil_monitor.monitoring.remote import Remote, RemoteError, UnreachableError
 from anvil_monitor.monitoring.rulemanager import GroupState, State, evaluate, next_slot, slot_offset
 from anvil_monitor.monitoring.samples import Labels, labels_of
 from anvil_monitor.monitoring.store import Store
@@ -247,6 +249,46 @@ def test_a_query_that_is_too_much_at_once_is_asked_in_pieces(recorded: Callable[
     assert len(result.outcomes[0].firings) == 1
     assert max(asked) < 11_000
     assert max(asked) > 1000
+
+
+def test_a_source_that_dies_ends_the_backtest(recorded: Callable[[Series], Remote]) -> None:
+    """It is not asked again for every rule: the whole has failed, and says who does not answer."""
+    remote, asked = recorded(made(NOW, 6, seconds=900)), []
+    ask = remote.ask
+
+    def dying(path: str, **parameters: str) -> dict[str, Any]:
+        asked.append(path)
+        if len(asked) > 3:
+            raise UnreachableError("http://127.0.0.1 does not answer: connection refused")
+        return ask(path, **parameters)
+
+    remote.ask = dying  # type: ignore[method-assign]
+    with pytest.raises(UnreachableError):
+        run(rulefile.load(RULES, Path("rules.yml")), Source(remote), NOW - 900, NOW)
+    assert len(asked) == 4
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far it is stands on standard error, for a person alone, and is gone at the end."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with _progress() as (total, progress):
+        total(200)
+        progress(50)
+    assert "playing the rules" in terminal.getvalue()
+    assert "25%" in terminal.getvalue()
+    monkeypatch.setattr("sys.stderr", plain := io.StringIO())
+    with _progress() as (total, progress):
+        total(2)
+        progress(1)
+    assert plain.getvalue() == ""
 
 
 @pytest.mark.parametrize("seed", range(20))
