@@ -137,7 +137,7 @@ def _place(each: dict[str, Any]) -> tuple[Any, ...]:
 
 
 HOUR, GRACE = 3600.0, 600.0
-WAITING = ("Held", "Partly", "Nearly", "Ended", "Old")
+WAITING = ("Partly", "Nearly", "Ended", "Old", "Held")  # the last is restored last
 RESTORED = """\
 groups:
 - name: restored
