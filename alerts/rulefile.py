@@ -31,7 +31,7 @@ UNSUPPORTED_IN_GROUP: Final = {
     "partial_response_strategy": "this is a Thanos field; take it out",
     "source_tenants": "this is a Mimir field; take it out",
     "align_evaluation_time_on_interval": "this is a Mimir field; take it out",
-    "evaluation_delay": "this is a Mimir field; take it out",
+    "evaluation_delay": "this is a Mimir field; Prometheus has query_offset",
     "eval_offset": "this is a VictoriaMetrics field; take it out",
     "concurrency": "this is a VictoriaMetrics field; take it out",
 }
