@@ -97,6 +97,7 @@ def staged(
         data=data,
         rules=(),
         heartbeat=None,
+        external_url="",
         scrape_interval=BEAT,
         scrape_timeout=BEAT,
         evaluation_interval=BEAT,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import difflib
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -50,9 +51,8 @@ def _drill(options: argparse.Namespace, load: Load) -> int:
     channels = [] if options.dry_run else told(configuration, options.channels)
     if channels and not options.yes:
         _confirm(channels)
-    logging.getLogger("anvil_monitor").setLevel(logging.ERROR)  # what a channel answers stands in the report
     try:
-        with tempfile.TemporaryDirectory(prefix="anvil-monitor-drill-") as folder:
+        with _quiet(), tempfile.TemporaryDirectory(prefix="anvil-monitor-drill-") as folder:
             report = asyncio.run(drill(configuration, target, channels, dict(os.environ), Path(folder), _say))
     except CannotDrillError as error:
         raise wrong(str(error)) from None
@@ -61,6 +61,18 @@ def _drill(options: argparse.Namespace, load: Load) -> int:
         return 1
     print("\n".join(lines(report, configuration)))
     return 0 if report.kept and all(step.seconds is not None for step in (*report.missed, *report.recovered)) else 1
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings meanwhile: what a channel answers stands in the report."""
+    ours = logging.getLogger("anvil_monitor")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
 
 
 def chosen(configuration: Configuration, text: str | None) -> Target:

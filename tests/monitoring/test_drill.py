@@ -97,6 +97,7 @@ def test_only_the_missed_target_is_in_the_rules_and_all_are_marked(
     assert {rule.labels["service"] for rule in rules} == {"drill-shop"}
     assert [channel.services for channel in stage.channels] == [()]
     assert (stage.maintenance, stage.monitor.rules, stage.monitor.token, stage.monitor.data) == ((), (), None, tmp_path)
+    assert (stage.monitor.heartbeat, stage.monitor.external_url) == (None, "")
 
 
 def test_a_slow_channel_is_a_broken_budget(configuration: Configuration) -> None:
