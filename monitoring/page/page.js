@@ -209,18 +209,28 @@ function alertRow(alert) {
     make("div", { class: "when" }, `since ${clock(alert.since)}`, make("small", {}, age(alert.since)), acknowledge(alert)));
 }
 
-// Whoever looks after an alert says so: it is not repeated then, and not escalated.
+// Whoever looks after an alert says so: it is not repeated then, and not escalated. Or nobody wants to hear of it.
 function acknowledge(alert) {
-  if (alert.acknowledged) return make("small", {}, `seen by ${alert.acknowledged.author}`);
-  if (alert.state !== "firing" || !alert.fingerprint) return "";
-  const button = make("button", { type: "button" }, "Acknowledge");
-  button.addEventListener("click", () => {
-    const author = prompt("Who looks after it?", localStorage.getItem("author") ?? "")?.trim();
-    if (!author) return;
-    localStorage.setItem("author", author);
-    change("POST", "acks", button, { alert: alert.fingerprint, author });
-  });
-  return button;
+  const seen = alert.acknowledged ? make("small", {}, `seen by ${alert.acknowledged.author}`) : "";
+  if (alert.state !== "firing" || !alert.fingerprint) return seen;
+  const act = (label, question, send) => {
+    const button = make("button", { type: "button" }, label);
+    button.addEventListener("click", () => {
+      const author = prompt(question, localStorage.getItem("author") ?? "")?.trim();
+      if (!author) return;
+      localStorage.setItem("author", author);
+      send(button, author);
+    });
+    return button;
+  };
+  const labels = { alertname: alert.name, service: alert.service, target: alert.target };
+  const matchers = Object.entries(labels).filter(([, value]) => value).map(([name, value]) => ({ name, value }));
+  return make("div", {}, seen || act("Acknowledge", "Who looks after it?", (button, author) =>
+    change("POST", "acks", button, { alert: alert.fingerprint, author })),
+  alert.silenced_by?.length ? "" : act("Silence 1 h", "Who silences it?", (button, author) => {
+    const reason = prompt("Why? Others must be able to ask.", "")?.trim();
+    if (reason) change("POST", "silences", button, { matchers, for: "1h", author, reason });
+  }));
 }
 
 // Who holds back what, why and until when.

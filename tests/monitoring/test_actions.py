@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from anvil_monitor.alerts.model import Alert
+from anvil_monitor.monitoring import actions
 from anvil_monitor.targets import Configuration, Secret
 
 EXTERNAL = "https://monitor.test"
@@ -135,3 +137,16 @@ def test_a_link_in_a_browser(linked: Any) -> None:
         browser.close()
     assert wrong == []
     assert {ack["author"] for ack in acks(running)} == {"Ada"}
+
+
+def test_no_text_of_an_alert_becomes_markup() -> None:
+    """Summaries come from whoever writes rules or posts alerts: they are shown as text, one line each."""
+    attack = "<img src=x onerror=alert(1)>\n</li><script>alert(1)</script>"
+    shown = actions.listed([Alert({"alertname": "A"}, {"summary": attack}, 0.0), Alert({"alertname": attack}, {}, 0.0)])
+    assert "<img" not in shown
+    assert "<script" not in shown
+    assert shown.count("<li>") == 2
+    page = bytes(actions.page(attack, "").body).decode()
+    assert "<img" not in page
+    many = [Alert({"alertname": str(number)}, {}, 0.0) for number in range(30)]
+    assert "… and 10 more" in actions.listed(many)

@@ -211,6 +211,30 @@ def test_the_page_acknowledges(start: Callable[..., Any], server: Any, until: Ca
 
 
 @pytest.mark.needs("chromium")
+def test_the_page_silences_an_alert(start: Callable[..., Any], server: Any, until: Callable[..., Any]) -> None:
+    """Its button asks who and why; for an hour that alert of that target, and no other, is silenced."""
+    api = pytest.importorskip("playwright.sync_api")
+    running = start()
+    server.latency = 0.4
+    until(lambda: "TargetMissed" in running.firing())
+    answers = {"Who silences it?": "Ada", "Why? Others must be able to ask.": "moving the cache"}
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: dialog.accept(answers[dialog.message]))
+        page.goto(running.url)
+        row = page.locator("#alerts li", has_text="API response time of shop").first
+        row.get_by_role("button", name="Silence 1 h").click(timeout=20_000)
+        page.locator("#silences").get_by_text("Ada: moving the cache").wait_for(timeout=20_000)
+        browser.close()
+    (silence,) = running.http.get("/api/v1/silences").json()["data"]["silences"]
+    assert silence["matchers"] == ["alertname=TargetMissed", "service=shop", "target=api_response_time"]
+    assert silence["ends"] - silence["starts"] == 3600
+
+
+@pytest.mark.needs("chromium")
 def test_the_page_shows_a_silence_and_ends_it(start: Callable[..., Any]) -> None:
     """Who, why and until when stand on the page; its button ends the silence."""
     api = pytest.importorskip("playwright.sync_api")
