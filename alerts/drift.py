@@ -25,7 +25,7 @@ from anvil_monitor.targets import Configuration, Service, Target
 
 from . import driftalerts
 from .driftkinds import BOTH, DOWN, LATENCY, MEMORY, TRAFFIC, UP, kind, side
-from .rulefile import Group, Recording
+from .rulefile import Group, Recording, Rule
 from .ruleparts import LIMIT, RATIO, VALUE, Links, number, quoted, target_labels
 from .rules_values import value_of
 
@@ -62,7 +62,7 @@ def drift_groups(configuration: Configuration, links: Links | None = None) -> tu
         targets = configuration.targets_of(service.name)
         if targets:
             scribe = _Scribe(service, targets)
-            told = (*scribe.own(scribe.scores()), *driftalerts.alerts(targets, where))
+            told: tuple[Rule, ...] = (*scribe.own(scribe.scores()), *driftalerts.alerts(targets, where))
             found += [
                 Group(f"drift level of {service.name}", every, scribe.own(scribe.signals(), scribe.levels())),
                 Group(f"drift noise of {service.name}", rarely, scribe.own(scribe.noise())),

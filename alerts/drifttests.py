@@ -110,8 +110,8 @@ class _Writer:
         asked: dict[int, Sequence[Told]] = {SHIFT: [], known - 1: told}
         if whole:
             # Half of a window is enough for a level: without data it goes on for an hour.
-            leaks = [each for each in told if each[0].alert == TRENDING]
-            asked |= {known + kept - 1: told, known + kept: leaks, known + kept + HOUR + 6: []}
+            leaking = [each for each in told if each[0].alert == TRENDING]
+            asked |= {known + kept - 1: told, known + kept: leaking, known + kept + HOUR + 6: []}
         return self._test(name, series, asked)
 
     def noise(self) -> dict[str, Any]:

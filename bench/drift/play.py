@@ -95,7 +95,7 @@ class Memory:
             labels, columns = kept.choose(tuple(matchers))
             low, high = np.searchsorted(kept.times, [start_ms, end_ms + 1]).tolist()
             values = kept.values[low:high, columns]
-            there = ~is_absent(values).all(axis=0)
+            there: Booleans = ~np.asarray(is_absent(values).all(axis=0))
             if there.all() and len(labels):
                 found.append(Panel(labels, kept.times[low:high], values))
             elif there.any():
@@ -109,7 +109,7 @@ class Memory:
         for kept in (one for each in self._kept.values() for one in each):
             low, high = np.searchsorted(kept.times, [start_ms, end_ms + 1]).tolist()
             there = ~is_absent(kept.values[low:high])
-            rows, columns = there.any(axis=1), there.any(axis=0)
+            rows, columns = np.asarray(there.any(axis=1)), np.asarray(there.any(axis=0))
             if rows.any():
                 labels = tuple(one for one, here in zip(kept.labels, columns.tolist(), strict=True) if here)
                 found.append(Panel(labels, kept.times[low:high][rows], kept.values[low:high][rows][:, columns]))
@@ -223,11 +223,10 @@ def _told(rule: Alerting, engine: Engine, memory: Memory, times: Integers) -> li
             active.setdefault(one, np.zeros(len(times), dtype=bool))[rows] = ~is_absent(column)
     found: list[Firing] = []
     fires = np.full((len(times), len(active)), ABSENT)
-    for column, (labels, there) in enumerate(active.items()):
-        runs = firing(there, times / 1000, rule.hold, rule.keep)
-        found += [Firing(rule.alert, labels, times[low] / 1000, times[min(high, len(times) - 1)] / 1000)
-                  for low, high in runs]  # fmt: skip
-        for low, high in runs:
+    for column, (one, there) in enumerate(active.items()):
+        for low, high in firing(there, times / 1000, rule.hold, rule.keep):
+            until = min(high, len(times) - 1)
+            found.append(Firing(rule.alert, one, float(times[low]) / 1000, float(times[until]) / 1000))
             fires[low:high, column] = 1.0
     state = {"alertname": rule.alert, "alertstate": "firing"}
     memory.add("ALERTS", times, [_labels({**dict(one), **state}) for one in active], fires).end_series()

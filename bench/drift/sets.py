@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -144,7 +145,7 @@ def quiet(of: int) -> dict[str, list[World]]:
 
 def leaks(of: int) -> dict[str, list[World]]:
     """Five kinds of memory, each without a leak and with one of 5, 20 and 80 MB an hour."""
-    kinds = (
+    kinds: tuple[dict[str, Any], ...] = (
         {},
         {"swing": 24e6, "collected": 80e6},
         {"warm_up": 80e6, "restarts": 14},

@@ -58,7 +58,7 @@ class World:
 def made(world: World) -> Floats:
     """One value a minute, NaN where there is none: the signal; of memory what the target's value is."""
     rng = np.random.default_rng([2026, world.seed])
-    minutes = np.arange(world.days * MINUTES)
+    minutes = np.arange(world.days * MINUTES, dtype=np.float64)
     values = _memory(world, rng, minutes) if world.signal == "memory" else _requests(world, rng, minutes)
     for _ in range(rng.poisson(world.gaps * world.days)):
         begin = int(rng.integers(len(minutes)))
@@ -117,13 +117,14 @@ def _memory(world: World, rng: np.random.Generator, minutes: Floats) -> Floats:
     since = minutes - np.array(starts)[np.searchsorted(starts, minutes, side="right") - 1]
     level -= world.warm_up * np.exp(-since / 120)
     leaking = np.minimum(since, minutes - world.start).clip(0)
-    return level + world.leak / 60 * leaking
+    found: Floats = level + world.leak / 60 * leaking
+    return found
 
 
 def uptime(world: World) -> Floats:
     """Seconds since the last start, minute by minute; the server had run for a day before."""
     rng = np.random.default_rng([2026, world.seed])
-    minutes = np.arange(world.days * MINUTES)
+    minutes = np.arange(world.days * MINUTES, dtype=np.float64)
     _traffic(world, rng, minutes)
     rng.standard_normal(len(minutes)), rng.uniform(4, 12), rng.uniform()
     starts = sorted({0, *rng.integers(0, len(minutes), world.restarts).tolist()})
