@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from anvil_monitor.alerts import rulefile, templates
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
+from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.monitoring.api import routes
 from anvil_monitor.monitoring.apistate import Sources
 from anvil_monitor.monitoring.backtest import run
@@ -35,6 +36,7 @@ from anvil_monitor.monitoring.rulemanager import GroupState, State, evaluate, ne
 from anvil_monitor.monitoring.samples import Labels, labels_of
 from anvil_monitor.monitoring.store import Store
 from anvil_monitor.monitoring.threads import Threads
+from anvil_monitor.targets import load
 
 RULES = """\
 groups:
@@ -158,11 +160,12 @@ def played(groups: Sequence[Group], remote: Remote, start: float, end: float) ->
     result = run(groups, Source(remote), start, end)
     assert [each.problem for each in result.outcomes if each.problem] == []
     assert result.gap == 0
-    return {
-        each.rule.alert: [[one.labels, round(one.fired, 3), one.ended and round(one.ended, 3)] for one in each.firings]
-        for each in result.outcomes
-        if each.firings
-    }
+    found: dict[str, list[Any]] = {}
+    for each in result.outcomes:
+        for one in each.firings:
+            spell = [one.labels, round(one.fired, 3), one.ended and round(one.ended, 3)]
+            found.setdefault(each.rule.alert, []).append(spell)
+    return found
 
 
 def ordered(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -178,6 +181,43 @@ def test_it_says_what_would_have_happened_live(recorded: Callable[[Series], Remo
     expected = live(groups, series, begin, NOW)
     assert set(expected) >= {rule.alert for rule in groups[1].rules if isinstance(rule, Alerting)} - {"Late", "Gone"}
     assert ordered(played(groups, recorded(series), begin, NOW)) == ordered(expected)
+
+
+def breached(now: int) -> Series:
+    """Half an hour of a server that answers slowly for six minutes of it, and is down for two."""
+    times = list(range(now - 1800, now + 1, 5))
+    mine = {"service": "app", "job": "server", "instance": "a"}
+    found: Series = [
+        (labels_of(__name__="up", **mine), [(at * 1000, float(not now - 400 < at < now - 280)) for at in times]),
+        (labels_of(__name__="process_memory_usage_bytes", **mine), [(at * 1000, 4e8 + at % 900 * 2e5) for at in times]),
+        (labels_of(__name__="http_server_active_users", **mine), [(at * 1000, 30.0 + at % 7) for at in times]),
+    ]
+    for name, limit in (("http_server_request", 0.2), ("db_client_operation", 0.05), ("browser_page_load", 2.0)):
+        counts = {f"{edge:g}": 0.0 for edge in (limit / 2, limit, limit * 4)} | {"+Inf": 0.0}
+        rows: dict[str, list[tuple[int, float]]] = {edge: [] for edge in counts}
+        total = 0.0
+        for at in times:
+            slow = now - 1400 < at < now - 1040 and at % 50 < 40
+            for number, edge in enumerate(counts):
+                counts[edge] += 40.0 if number >= (2 if slow else 0) else 0.0
+                rows[edge].append((at * 1000, counts[edge]))
+            total += 40 * limit * (3 if slow else 0.4)
+            rows.setdefault("sum", []).append((at * 1000, total))
+        base = f"{name}_duration_seconds"
+        found += [(labels_of(__name__=f"{base}_bucket", le=edge, **mine), rows[edge]) for edge in counts]
+        found.append((labels_of(__name__=f"{base}_sum", **mine), rows["sum"]))
+        found.append((labels_of(__name__=f"{base}_count", **mine), rows["+Inf"]))
+    return found
+
+
+def test_our_own_rules_as_they_would_live(recorded: Callable[[Series], Remote]) -> None:
+    """Each rule that the shipped targets make, over a breach and an outage: the very firings of the monitor."""
+    groups = rulefile.load(rulefile.dump(rule_groups(load(None, {}))), Path("rules.yml"))
+    series = breached(NOW)
+    expected = live(groups, series, NOW - 1800, NOW)
+    assert set(expected) >= {"TargetMissed", "ServiceDown", "Watchdog"}
+    got = played(groups, recorded(series), NOW - 1800, NOW)
+    assert ordered(got) == ordered(expected)
 
 
 def test_what_is_recorded_is_computed_from_before_the_start(recorded: Callable[[Series], Remote]) -> None:
