@@ -47,7 +47,7 @@ def rules(chance: random.Random) -> dict[str, Any]:
 
 
 def values(chance: random.Random) -> str:
-    """Runs of one value, of nothing, and markers of the end. No sample is just five minutes old, for the same reason."""
+    """Runs of one value, of nothing, and markers of the end. No sample is just five minutes old: the same reason."""
     found: list[str] = []
     while len(found) < MINUTES:
         what = chance.choice(["0", "1", "1", "2", "2", "_", "stale"])
