@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from anvil_monitor.targets import Configuration, Target
@@ -18,18 +19,27 @@ from .messages import message
 from .model import Alert, Message, Notification
 from .rulefile import Alerting
 from .rules import MISSED, rule_groups
+from .templates import Element
 
 LASTED: Final = 80.0  # seconds since the example began
 # What an example's labels are, where its words speak of them.
 LABELS: Final = {
     "instance": "server-1",
     "job": "host",
-    "mountpoint": "/",
+    "system_filesystem_mountpoint": "/",
     "channel": "team",
     "url": "http://app/health",
 }
 LABEL: Final = re.compile(r"[lL]abels\.(\w+)")
-ROUTES: Final = "GET /orders 840 ms, 31 % of the time\nGET /items/{id} 410 ms, 22 %"
+# What the queries in annotations find, by a piece of the query: labels, and a value in parts of the limit.
+FOUND: Final[tuple[tuple[str, tuple[tuple[Mapping[str, str], float], ...]], ...]] = (
+    ("estimate", ()),
+    ("topk", (({"http_request_method": "GET", "http_route": "/orders", "db_operation_name": "SELECT",
+                "db_collection_name": "orders", "url_template": "/orders"}, 0.0),)),
+    ("baseline", (({}, 0.7),)),
+    ("upper", (({}, 0.9),)),
+    ("lower", (({}, 0.5),)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,20 @@ def alert_of(rule: Alerting, targets: Sequence[Target], now: float) -> Alert:
         value = target.limit * (1.56 if target.direction == "below" else 0.37)
     spoken = {name: LABELS.get(name, name) for name in LABEL.findall(words) if name not in rule.labels}
     labels = {"alertname": rule.alert, **spoken, **rule.labels}
-    given = {name: templates.expand(text, labels, value, query=lambda _: []) for name, text in rule.annotations.items()}
+    given = {
+        name: templates.expand(text, labels, value, query=partial(_found, target))
+        for name, text in rule.annotations.items()
+    }
     kept = {name: text for name, text in given.items() if not text.startswith("<error")}
-    if rule.alert == MISSED and target is not None and target.unit == "seconds":
-        kept.setdefault("routes", ROUTES)
     return Alert(labels, kept, now - LASTED)
+
+
+def _found(target: Target | None, query: str) -> Sequence[Element]:
+    for piece, found in FOUND:
+        if piece in query:
+            limit = target.limit if target is not None else 1.0
+            return [Element(labels, limit * part if part else 41.0) for labels, part in found]
+    return [Element({}, 1.4)]
 
 
 def history(alert: Alert, start: float, end: float) -> Sequence[tuple[float, float]]:

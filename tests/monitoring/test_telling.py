@@ -87,6 +87,8 @@ def test_a_preview_shows_an_example_of_each_alert(form: str, tmp_path: Path, cap
     assert "API response time 312 ms" in text
     assert "<error expanding" not in text
     assert "map[" not in text
+    assert "usually ," not in text
+    assert ("GET /orders 41 over 200 ms" in text) is (form != "short")
     assert ("data:image/png;base64," in text) is (form == "html")
     assert "examples as " in capsys.readouterr().out
 
