@@ -24,7 +24,7 @@ from anvil_monitor.exporter import names
 from anvil_monitor.targets import Configuration, Service, Target
 
 from . import driftalerts
-from .driftkinds import BOTH, DOWN, LATENCY, MEMORY, TRAFFIC, UP, kind, side
+from .driftkinds import BOTH, DOWN, MEMORY, SHARE, TRAFFIC, UP, kind, side
 from .rulefile import Group, Recording, Rule
 from .ruleparts import LIMIT, RATIO, VALUE, Links, number, quoted, target_labels
 from .rules_values import value_of
@@ -184,11 +184,15 @@ class _Scribe:
         yield Recording(COMPLIANCE, f"avg_over_time({self.all('drift:kept')}[30d:1h])")
 
     def _shares(self, less: str) -> Iterable[str]:
-        """What matters, as a share of the usual level less something."""
-        for each, matcher in ((LATENCY, 'class!="memory"'), (MEMORY, 'class="memory"')):
-            if self.kinds & ({MEMORY} if each == MEMORY else {LATENCY, TRAFFIC}):
-                share = number(MATTERS.get(each, MATTERS_ELSE))
-                yield f"{share} * abs({self.all('drift:usual', matcher)}{less})"
+        """What matters, as a share of the usual level less something; of a share near the whole, of the rest."""
+        special = [each for each in (MEMORY, SHARE) if each in self.kinds]
+        if self.kinds - {MEMORY, SHARE}:
+            others = f'class!="{MEMORY}"' if SHARE not in self.kinds else f'class!~"{MEMORY}|{SHARE}"'
+            yield f"{number(MATTERS_ELSE)} * abs({self.all('drift:usual', others)}{less})"
+        for each in special:
+            usual = self.all("drift:usual", f'class="{each}"')
+            of = f"1 - {usual}" if each == SHARE and not less else f"{usual}{less}"
+            yield f"{number(MATTERS.get(each, MATTERS_ELSE))} * abs({of})"
 
     def _days(self) -> Iterable[Recording]:
         """Daily means, which have no season of the day, and what they are to those of a week ago."""
@@ -204,7 +208,11 @@ class _Scribe:
             day = self.all("drift:day", matcher)
             ago = f"({day} offset 7d)"
             more, less = (ago, day) if down else (day, ago)
-            creeps.append(f"{more} / {less}\nand\n({more} - {less} > {number(MATTERS_ELSE)} * abs({ago} - {limit}))")
+            times = f"{more} / {less}"
+            if down and SHARE in self.kinds:  # times the failures of a week ago
+                share = self.all("drift:day", f'class="{SHARE}"')
+                times = f"((1 - {share}) / (1 - ({share} offset 7d)) or {times})"
+            creeps.append(f"{times}\nand\n({more} - {less} > {number(MATTERS_ELSE)} * abs({ago} - {limit}))")
         yield Recording("drift:creep", "\nor\n".join(creeps))
 
     def scores(self) -> Iterable[Recording]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from anvil_monitor.targets import Target
 
-from .driftkinds import DOWN, MEMORY, UP, kind, side
+from .driftkinds import DOWN, MEMORY, SHARE, UP, kind, side
 from .rulefile import Alerting
 from .ruleparts import Links, about, human, number, quoted, recorded, target_labels
 
@@ -69,6 +69,8 @@ def creeping(target: Target, links: Links) -> Alerting:
     )
     times = _with(recorded("drift:creep", target), '{{ . | first | value | printf "%.2f" }}')
     moved = f"a week ago it was {times} times that" if side(target) == DOWN else f"{times} times that of a week ago"
+    if kind(target) == SHARE:
+        moved = f"what is missing {times} times that of a week ago"
     annotations = {
         "summary": f"{target.title} of {target.service} is creeping: {human(target.unit)} over a day, {moved}, "
         f"target {target.promise}",
