@@ -59,7 +59,7 @@ def test_a_page_keeps_what_is_not_the_benchs(tmp_path: Path) -> None:
 
 
 def test_a_table_that_fails_costs_none_of_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    """Minutes of measuring are not lost with it: it is told, the rest is shown, and the run is known not to be whole."""
+    """Minutes of measuring are not lost with it: it is told, the rest is shown, the run is known not to be whole."""
 
     def fails(_run: object) -> report.Table:
         raise SystemExit("bench: the server does not answer")
