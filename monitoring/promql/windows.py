@@ -24,7 +24,7 @@ PATTERNS = 8
 """Series with the same gaps share a block; series with gaps of their own beyond so many patterns share a ragged one."""
 
 NARROW = 16
-"""Blocks with fewer series are put into one, when there are more than ``PATTERNS`` of them; of a single step, always."""
+"""Blocks with fewer series are put into one, when there are more than ``PATTERNS`` of them, and always for one step."""
 
 OVERLAP = 64
 """How often a sample may be looked at, one window after the other; above, sums of powers of two are formed first."""
