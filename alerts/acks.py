@@ -39,10 +39,14 @@ def add(outbox: Outbox, alerts: Iterable[Alert], *, author: str, at: float, reas
     author, reason = particulars(author, reason or SEEN, "an acknowledgement")
     made = [Ack(alert.fingerprint, author, reason, at) for alert in alerts]
     for ack in made:
-        outbox.execute(
-            "INSERT OR IGNORE INTO acks VALUES (?, ?, ?, ?)", ack.fingerprint, ack.author, ack.reason, ack.at
-        )
+        put(outbox, ack)
     return made
+
+
+def put(outbox: Outbox, ack: Ack) -> None:
+    """Write ``ack``, unless its alert is acknowledged already."""
+    values = (ack.fingerprint, ack.author, ack.reason, ack.at)
+    outbox.execute("INSERT OR IGNORE INTO acks VALUES (?, ?, ?, ?)", *values)
 
 
 def remove(outbox: Outbox, fingerprint: str) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from . import acks, matchers, silences
 from .model import Alert, Draft, Told
 from .outbox import Outbox, OutboxError
 
@@ -53,6 +54,7 @@ def _replaced(path: Path, channels: Sequence[str], now: float, error: OutboxErro
     with _alone(path, error):
         aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}")
         queued, told = _messages(path), list(_rows(path, "told"))
+        held, seen = list(_rows(path, "silences")), list(_rows(path, "acks"))
         try:
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
@@ -62,6 +64,7 @@ def _replaced(path: Path, channels: Sequence[str], now: float, error: OutboxErro
         outbox = Outbox(path)
     try:
         saved = _save(outbox, queued, told, now)
+        _hold(outbox, held, seen, now)
         body = (
             f"What could be read of it was taken over: {saved} notifications that had not been sent. Others may be "
             f"lost, and some may come a second time. The damaged file is kept: {aside.name}"
@@ -117,3 +120,17 @@ def _save(outbox: Outbox, rows: Sequence[dict[str, Any]], told: Sequence[dict[st
             alert = Alert.from_json(row["alert"])
             outbox.record([], [Told(str(row["topic"]), str(row["channel"]), (alert,), ())], now)
     return saved
+
+
+def _hold(outbox: Outbox, held: Sequence[dict[str, Any]], seen: Sequence[dict[str, Any]], now: float) -> None:
+    """Write the silences that have not ended and the acknowledgements, where they make sense."""
+    for row in held:
+        with contextlib.suppress(OutboxError, KeyError, TypeError, ValueError):
+            if float(row["ends"]) > now:
+                what = [matchers.checked(one) for one in matchers.load(row["matchers"])]
+                times = {name: float(row[name]) for name in ("starts", "ends")}
+                silences.add(outbox, what, author=str(row["author"]), reason=str(row["reason"]), **times)
+    for row in seen:
+        with contextlib.suppress(OutboxError, KeyError, TypeError, ValueError):
+            who = acks.Ack(str(row["fingerprint"]), str(row["author"]), str(row["reason"]), float(row["at"]))
+            acks.put(outbox, who)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from anvil_monitor.alerts import acks, silences
+from anvil_monitor.alerts.matchers import parse
 from anvil_monitor.alerts.model import Draft, Told
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.salvage import TITLE, opened
@@ -68,6 +70,29 @@ def test_what_can_be_read_goes_on(path: Path, seed: int) -> None:
     assert set(numbers) <= set(range(300))
     outbox.close()
     Outbox(path).close()  # whole again
+
+
+def test_what_a_person_holds_back_stays_so(path: Path, alerts: Any) -> None:
+    """Silences that have not ended and acknowledgements go on; one that makes no sense, or is over, does not."""
+    outbox = Outbox(path)
+    chosen = [parse("service=app"), parse('target=~"mem.*"')]
+    for ends in (1_900_000_000.0, 1_700_000_000.0):
+        silences.add(outbox, chosen, author="Ada", reason="move", starts=1_600_000_000.0, ends=ends)
+    outbox.execute("INSERT INTO silences VALUES (9, '{\"service\": \"app\"}', 'Bob', 'old', 0, 1900000000)")
+    acks.add(outbox, [alerts.missed()], author="Ada", reason="on it", at=1_750_000_000.0)
+    pages = outbox.rows("SELECT rootpage FROM sqlite_master WHERE name = 'messages'")[0]["rootpage"] - 1
+    outbox.close()
+    data = bytearray(path.read_bytes())
+    data[pages * 4096 : (pages + 1) * 4096] = b"\xff" * 4096
+    path.write_bytes(data)
+    outbox = opened(path, ["team"], lambda: 1_800_000_000.0)
+    assert outbox.ledger()[0].title == TITLE
+    (silence,) = silences.since(outbox, 1_800_000_000.0)
+    assert (silence.matchers, silence.author, silence.ends) == (tuple(chosen), "Ada", 1_900_000_000.0)
+    assert [(ack.author, ack.reason, ack.at) for ack in acks.current(outbox).values()] == [
+        ("Ada", "on it", 1_750_000_000.0)
+    ]
+    outbox.close()
 
 
 def test_one_that_another_uses_is_left_alone(path: Path) -> None:
