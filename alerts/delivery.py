@@ -81,10 +81,7 @@ class Delivery:
         self._environ = dict(environ)
         self._clock = clock
         self._patience = patience
-        secrets = [secret for one in configuration.channels for secret in (one.url, one.signing_key) if secret]
-        origins = [secret.origin.partition(":") for secret in secrets]
-        hidden = [where for kind, _, where in origins if kind == "env"]
-        self._own = None if sender else Senders(environ, hidden, KeptThreads(outbox))
+        self._own = None if sender else Senders(environ, _variables(configuration), KeptThreads(outbox))
         self._sender: Sender = sender or self._own  # type: ignore[assignment]
         self._wakes = {channel.name: asyncio.Event() for channel in configuration.channels}
         self._workers: list[asyncio.Task[None]] = []
@@ -258,3 +255,12 @@ class Delivery:
             except OutboxError as error:
                 logger.error("the ledger is not tidied: %s", error)
             await asyncio.sleep(TIDY_EVERY)
+
+
+def _variables(configuration: Configuration) -> list[str]:
+    """The environment variables that hold a secret of any kind: a plugin of Apprise's need not see them."""
+    monitor = configuration.monitor
+    secrets = [monitor.token, monitor.heartbeat, *(service.metrics_token for service in configuration.services)]
+    secrets += [secret for channel in configuration.channels for secret in (channel.url, channel.signing_key)]
+    origins = [secret.origin.partition(":") for secret in secrets if secret is not None]
+    return [where for kind, _, where in origins if kind == "env"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from anvil_monitor.alerts.model import Draft
 from anvil_monitor.alerts.outbox import Outbox
@@ -78,6 +79,8 @@ def test_no_secret_is_written_anywhere(tmp_path: Path, make_sink: Any, until: An
         outbox.record([Draft(name, name, "failure", "Title", "Body") for name in names], [], time.time())
         asyncio.run(until(lambda: {one.channel for one in outbox.ledger() if one.reason} == set(names), 60.0))
         outbox.close()
+        for child in psutil.Process(monitor.pid).children(recursive=True):
+            written[f"environment of {child.pid}"] = repr(child.environ()) + repr(child.cmdline())
         headers = {"Authorization": "Bearer planted-monitor-token"}
         for path in PATHS:
             for name, given in (("", headers), (" without a token", {})):
@@ -102,6 +105,7 @@ def test_no_secret_is_written_anywhere(tmp_path: Path, make_sink: Any, until: An
     assert "HTTP status" in written["log"]
     entries = json.loads(written["notifications --json"])
     assert {one["channel"] for one in entries} == set(names)
+    assert any(name.startswith("environment of") for name in written)
     # They are real ones: the service did get them.
     assert any("planted-signing" not in one and "X-Anvil-Signature" in one for one, _ in sink.posts)
     assert any(one.get("X-Key") == "planted-header" for one, _ in sink.posts)
