@@ -1,8 +1,8 @@
 """A drill: a synthetic service misses a target for real, and every step until people hear of it is timed.
 
 It is the embedded monitor itself, with the user's channels, over a temporary folder and a service of its own
-(``drill-NAME``): nothing of a monitor that runs beside it is touched. Times are shortened (:func:`staged`); every rule
-of the drill bears the label ``drill="true"`` and every title begins with ``[DRILL]``.
+(``drill-NAME``): nothing of a monitor that runs beside it is touched. Times are shortened, every rule of the drill
+bears the label ``drill="true"``, and every title begins with ``[DRILL]`` (:mod:`.drillstage`).
 """
 
 from __future__ import annotations
@@ -11,28 +11,19 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
-from anvil_monitor.alerts.ruleparts import MISSES
 from anvil_monitor.alerts.rules import RATIO, believed
-from anvil_monitor.targets import Channel, Configuration, ProcessFinder, Secret, Service, Target, format_duration
-from anvil_monitor.targets.settings import SEVERITIES
+from anvil_monitor.targets import Channel, Configuration, Secret, Target, format_duration
 
 from . import embedded
 from .drillservice import Instrument, served
+from .drillstage import BEAT, HOLD, PREFIX, WINDOW, Report, Step, marked, staged
 
-PREFIX: Final = "drill-"
-MARK: Final = "[DRILL]"
-LABEL: Final = {"drill": "true"}
-# Seconds. The shortest times at which scrape and evaluation still come in their slots on a busy machine.
-BEAT: Final = 1.0
-WINDOW: Final = 4 * BEAT  # at least four scrapes, as for any target
-HOLD: Final = 2 * BEAT
 # Seconds for a first value, and for all channels to answer; Apprise's own timeout is 20 s.
 PATIENCE: Final = 30.0
 # A channel that failed so often is waited for no longer.
@@ -46,115 +37,6 @@ class DrillError(Exception):
     """Why the drill did not come to its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """``seconds`` after the breach or its end; None where it never happened."""
-
-    name: str
-    seconds: float | None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was measured. From ``breach`` to ``end`` (Unix seconds) the service missed its target.
-
-    ``hold``, ``budget`` and ``slowest`` in seconds; the latter: from breach to the last channel, beyond the rule's own
-    ``for``, or None where one was not told.
-    """
-
-    target: Target
-    breach: float
-    end: float
-    missed: tuple[Step, ...]
-    recovered: tuple[Step, ...]
-    hold: float
-    budget: float
-    slowest: float | None
-
-    @property
-    def kept(self) -> bool:
-        return self.slowest is not None and self.slowest <= self.budget
-
-
-def staged(
-    configuration: Configuration, target: Target, channels: Sequence[Channel], url: str, data: Path
-) -> Configuration:
-    """The configuration of the drill. ``url`` is where its service answers."""
-    name = PREFIX + target.service
-    others = configuration.targets_of(target.service)
-    targets = tuple(
-        replace(each, service=name, window=WINDOW, hold=HOLD, keep=0.0)
-        for each in dict.fromkeys((believed(target, others), target))
-    )
-    service = Service(name, url, f"{url}/metrics", ProcessFinder.PID_FILE, str(data / "no.pid"), probes=(url,))
-    monitor = replace(
-        configuration.monitor,
-        host="127.0.0.1",
-        port=0,
-        otlp=None,
-        token=None,
-        data=data,
-        rules=(),
-        heartbeat=None,
-        external_url="",
-        scrape_interval=BEAT,
-        scrape_timeout=BEAT,
-        evaluation_interval=BEAT,
-        group_wait=min(configuration.monitor.group_wait, HOLD),
-        group_interval=min(configuration.monitor.group_interval, BEAT),
-    )
-    # A drill is for every channel, and now.
-    told = tuple(
-        replace(channel, severities=SEVERITIES, services=(), hours=None, escalate_after=0.0, repeat_interval=None)
-        for channel in channels
-    )
-    return replace(configuration, services=(service,), targets=targets, channels=told, monitor=monitor, maintenance=())
-
-
-def shortened(configuration: Configuration, target: Target) -> list[tuple[str, float, float]]:
-    """Name, configured and drilled length (seconds) of each time that is not the user's."""
-    monitor = configuration.monitor
-    return [
-        (name, given, drilled)
-        for name, given, drilled in (
-            ("window", target.window, WINDOW),
-            ("for", target.hold, HOLD),
-            ("keep_firing_for", target.keep, 0.0),
-            ("scrape_interval", monitor.scrape_interval, BEAT),
-            ("evaluation_interval", monitor.evaluation_interval, BEAT),
-            ("group_wait", monitor.group_wait, min(monitor.group_wait, HOLD)),
-            ("group_interval", monitor.group_interval, min(monitor.group_interval, BEAT)),
-        )
-        if given != drilled
-    ]
-
-
-def marked(target: Target) -> Callable[[Sequence[Group]], Sequence[Group]]:
-    """Keeps, of all rules, those that the miss of ``target`` needs, and marks each of them as a drill."""
-
-    def mark(groups: Sequence[Group]) -> Sequence[Group]:
-        return [kept for group in groups if (kept := replace(group, rules=tuple(_rules(group)))).rules]
-
-    def _rules(group: Group) -> Any:
-        for rule in group.rules:
-            if isinstance(rule, Recording) and rule.record.startswith("target:"):
-                yield replace(rule, labels={**rule.labels, **LABEL})
-            elif isinstance(rule, Alerting) and rule.alert in MISSES and rule.labels.get("target") == target.name:
-                yield replace(rule, labels={**rule.labels, **LABEL}, annotations=_words(rule.annotations, target))
-
-    return mark
-
-
-def _words(annotations: Mapping[str, str], target: Target) -> dict[str, str]:
-    """The service stands in the title, so that nothing is put before the mark; there is no dashboard of a drill."""
-    said = {key: text for key, text in annotations.items() if key != "dashboard"}
-    said["title"] = f"{MARK} {target.title} of {PREFIX}{target.service}"
-    said["summary"] = f"{MARK} {annotations.get('summary', '')}"
-    said["description"] = f"This is a drill; no server is slow. {annotations.get('description', '')}"
-    return said
-
-
 async def drill(
     configuration: Configuration,
     target: Target,
@@ -166,9 +48,9 @@ async def drill(
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.time,
 ) -> Report:
-    """Run the drill; ``data`` is an empty folder, no ``channels``: nobody is told. Raises :class:`DrillError`,
+    """Run the drill; ``data`` is an empty folder, no ``channels``: nobody is told.
 
-    :class:`~.drillservice.CannotDrillError` and what :func:`.embedded.run` raises.
+    Raises :class:`DrillError`, :class:`~.drillservice.CannotDrillError` and what :func:`.embedded.run` raises.
     """
     instrument = Instrument(tuple(dict.fromkeys((believed(target, configuration.targets_of(target.service)), target))))
     received: list[bytes] = []

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import difflib
+import json
 import logging
 import os
 import sys
@@ -39,6 +40,7 @@ def add(command: Command, config: Any, load: Load) -> None:
     config(sub)
     sub.add_argument("--channels", metavar="NAME,…", help="tell only these")
     sub.add_argument("--dry-run", action="store_true", help="tell nobody: messages end in this process")
+    sub.add_argument("--json", action="store_true", help="the report for programs; seconds after breach and end")
     sub.add_argument("--yes", action="store_true", help="do not ask before people are told")
 
 
@@ -59,7 +61,7 @@ def _drill(options: argparse.Namespace, load: Load) -> int:
     except DrillError as error:
         print(f"the drill came to no end: {error}", file=sys.stderr)
         return 1
-    print("\n".join(lines(report, configuration)))
+    print(json.dumps(as_json(report)) if options.json else "\n".join(lines(report, configuration)))
     return 0 if report.kept and all(step.seconds is not None for step in (*report.missed, *report.recovered)) else 1
 
 
@@ -118,9 +120,29 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def as_json(report: Any) -> dict[str, Any]:
+    """The report: times in Unix seconds, everything else in seconds."""
+    steps = {"missed": report.missed, "recovered": report.recovered}
+    return {
+        "drill": True,
+        "service": report.target.service,
+        "target": report.target.name,
+        "breach": report.breach,
+        "end": report.end,
+        "for": report.hold,
+        "beyondFor": report.slowest,
+        "budget": report.budget,
+        "kept": report.kept,
+        **{
+            name: [{"step": each.name, "seconds": each.seconds, "note": each.note} for each in found]
+            for name, found in steps.items()
+        },
+    }
+
+
 def lines(report: Any, configuration: Configuration) -> list[str]:
     """What a person reads."""
-    from .drill import MARK, PREFIX, shortened
+    from .drillstage import MARK, PREFIX, shortened
 
     target = report.target
     found = [

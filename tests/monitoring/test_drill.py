@@ -14,11 +14,11 @@ import pytest
 
 from anvil_monitor.alerts.rulefile import Alerting
 from anvil_monitor.alerts.rules import rule_groups
-from anvil_monitor.monitoring import drill as drilling
 from anvil_monitor.monitoring.cli import main
-from anvil_monitor.monitoring.drill import MARK, Step, drill, marked, staged
-from anvil_monitor.monitoring.drillcommand import lines
+from anvil_monitor.monitoring.drill import drill
+from anvil_monitor.monitoring.drillcommand import as_json, lines
 from anvil_monitor.monitoring.drillservice import Instrument
+from anvil_monitor.monitoring.drillstage import MARK, Report, Step, marked, staged
 from anvil_monitor.targets import Configuration, ConfigurationError, Target, load
 
 TARGETS = ("api_response_time", "db_query_time", "memory", "concurrent_users")
@@ -104,10 +104,12 @@ def test_a_slow_channel_is_a_broken_budget(configuration: Configuration) -> None
     """The verdict compares what is beyond the rule's own ``for`` with one scrape, one evaluation and a second."""
     target = of(configuration, "memory")
     steps = (Step("firing", 3.5), Step("delivered to team", 9.0))
-    slow = drilling.Report(target, 0.0, 10.0, steps, steps, 2.0, 3.0, 7.0)
+    slow = Report(target, 0.0, 10.0, steps, steps, 2.0, 3.0, 7.0)
     assert not slow.kept
     assert "7.00 s from breach to the last channel" in "\n".join(lines(slow, configuration))
     assert ": MISSED" in "\n".join(lines(slow, configuration))
+    found = as_json(slow)
+    assert (found["kept"], found["beyondFor"], found["missed"][1]["seconds"]) == (False, 7.0, 9.0)
     assert replace(slow, slowest=2.9).kept
     assert not replace(slow, slowest=None).kept
 
