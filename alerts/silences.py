@@ -15,8 +15,10 @@ from typing import Any, Final
 from . import matchers as matching
 from .matchers import Matcher
 from .outbox import Outbox
+from .yamltext import parse_duration
 
 MOST: Final = 1000
+LONGEST: Final = 366 * 86400.0
 LONGEST_REASON: Final = 500
 LONGEST_AUTHOR: Final = 100
 
@@ -64,6 +66,21 @@ def add(
         matching.dump(chosen), author, reason, starts, ends,
     )  # fmt: skip
     return Silence(number, chosen, author, reason, starts, ends)
+
+
+def lasting(text: str) -> float:
+    """Seconds of a duration such as ``2h``. Raises ``ValueError`` for what is none, and for more than a year."""
+    try:
+        seconds = parse_duration(text)
+    except OverflowError:
+        seconds = math.inf
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is no duration: write it as in 30m, 2h or 1d")
+    if seconds > LONGEST:
+        raise ValueError(f"{text!r} is more than a year: what nobody wants to hear of at all is better switched off")
+    return seconds
 
 
 def particulars(author: str, reason: str, what: str) -> tuple[str, str]:

@@ -19,7 +19,6 @@ from anvil_monitor.alerts import acks, matchers, silences
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.notifier import OUTBOX_FILE
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
-from anvil_monitor.alerts.yamltext import parse_duration
 from anvil_monitor.targets import Configuration
 
 from .asking import Command, Load, aligned, wrong
@@ -108,17 +107,12 @@ def chosen(words: Sequence[str]) -> tuple[matchers.Matcher, ...]:
 
 
 def _add(options: argparse.Namespace, outbox: Outbox) -> int:
-    try:
-        seconds = parse_duration(options.lasting)
-    except ValueError:
-        seconds = 0.0
-    if seconds <= 0:
-        raise wrong(f"--for {options.lasting!r} is no duration", "as in 30m, 2h or 1d")
     author = login() if options.author is None else options.author
     now = time.time()
     try:
+        ends = now + silences.lasting(options.lasting)
         made = silences.add(
-            outbox, chosen(options.matchers), author=author, reason=options.reason, starts=now, ends=now + seconds
+            outbox, chosen(options.matchers), author=author, reason=options.reason, starts=now, ends=ends
         )
     except ValueError as error:
         raise wrong(str(error)) from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -22,7 +21,6 @@ from starlette.routing import Route
 from anvil_monitor.alerts import acks, matchers, silences
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
-from anvil_monitor.alerts.yamltext import parse_duration
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +51,9 @@ def routes(
         now = clock()
         chosen = matchers.from_json(body.get("matchers"))
         author, reason = text(body, "author", "createdBy"), text(body, "reason", "comment")
-        made = silences.add(outbox, chosen, author=author, reason=reason, starts=now, ends=now + lasting(body))
+        made = silences.add(
+            outbox, chosen, author=author, reason=reason, starts=now, ends=now + silences.lasting(text(body, "for"))
+        )
         return {"silence": made.to_json()}
 
     def end(request: Request, _: Mapping[str, Any]) -> Any:
@@ -144,15 +144,3 @@ def text(body: Mapping[str, Any], *names: str, default: str = "") -> str:
                 raise RefusedError(400, f"{name} must be text")
             return str(body[name])
     return default
-
-
-def lasting(body: Mapping[str, Any]) -> float:
-    """Seconds of ``for`` (``"2h"``), which must be there. Raises :class:`RefusedError`."""
-    given = text(body, "for")
-    try:
-        seconds = parse_duration(given)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise RefusedError(400, f'for = {given!r} must be a duration, as in "30m", "2h" or "1d"')
-    return seconds
