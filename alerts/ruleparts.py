@@ -99,6 +99,10 @@ def human(unit: Unit) -> str:
             return "{{ $value | humanize }}B"
         case Unit.USERS:
             return '{{ $value | printf "%.0f" }} users'
+        case Unit.PERCENT:
+            return "{{ $value | humanizePercentage }}"
+        case Unit.NUMBER:
+            return "{{ $value | humanize }}"
 
 
 def literal(text: str) -> str:

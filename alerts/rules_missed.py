@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Final
 
 from anvil_monitor.exporter import names
-from anvil_monitor.targets import Capacity, Mean, Percentile, Target, format_duration
+from anvil_monitor.targets import Capacity, Direction, Mean, Percentile, Target, Unit, format_duration
 
 from .rulefile import Alerting
 from .ruleparts import (
@@ -119,6 +119,10 @@ def _broken(target: Target) -> str:
         case Percentile(_, quantile):
             share = number(float(f"{ENDS_SHARE * (1 - quantile):.6g}"))
             margin = f"{recorded(OVER, target)} / on (service, target) {recorded(SAMPLES, target)} > {share}"
+        case _ if target.unit is Unit.PERCENT and target.direction is Direction.ABOVE:
+            # Of a share that may be missing: 99.5 % is kept by the margin at 99.6 %, not at 104 %.
+            missing = number(float(f"{ENDS_SHARE * (1 - target.limit):.6g}"))
+            margin = f"1 - {recorded(VALUE, target)} > {missing}"
         case _:
             margin = f"{recorded(RATIO, target)} > {number(ENDS_VALUE)}"
     labels = {"alertname": MISSED, "alertstate": "firing", "service": target.service, "target": target.name}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 from anvil_monitor.exporter import names
-from anvil_monitor.targets import Capacity, Direction, Level, Mean, Percentile, Target
+from anvil_monitor.targets import Capacity, Direction, Formula, Level, Mean, Percentile, Target
 
 from .ruleparts import RATIO, SAMPLES, VALUE, duration, number, quoted, recorded
 
@@ -30,7 +30,7 @@ def value_of(target: Target, seconds: float = 0.0) -> str:
 
     A histogram without traffic gives NaN (0/0), one that is not there gives nothing.
     """
-    service, window = f"{{service={quoted(target.service)}}}", f"[{duration(seconds or target.window)}]"
+    service, window = f"{{{_matchers(target)}}}", f"[{duration(seconds or target.window)}]"
     match target.indicator:
         case Percentile(metric, quantile):
             rate = f"sum by (le) (rate({metric}_bucket{service}{window}))"
@@ -45,13 +45,15 @@ def value_of(target: Target, seconds: float = 0.0) -> str:
             # J. D. C. Little, "A proof for the queuing formula L = λW", Operations Research 9, 1961.
             little = f"sum(rate({names.HTTP_DURATION.sum}{service}{window}))"
             return f"sum(max_over_time({metric}{service}{window}))\nor\n{little}"
+        case Formula(_, expr):
+            return _filled(expr, target, seconds)
         case other:
             assert_never(other)
 
 
 def estimate_of(target: Target) -> list[str]:
     """What gives 1 where the value of ``target`` is an estimate, and nothing where it is exact."""
-    service = f"service={quoted(target.service)}"
+    service = _matchers(target)
     match target.indicator:
         case Percentile(metric):
             there, exact = (
@@ -63,6 +65,17 @@ def estimate_of(target: Target) -> list[str]:
         case _:
             return []
     return [f"clamp_max(count({there}), 1)\nunless on ()\ncount({exact})"]
+
+
+def _matchers(target: Target) -> str:
+    """The label matchers of what ``target`` is read from, without brackets."""
+    more = getattr(target.indicator, "match", "")
+    return f"service={quoted(target.service)}" + (f",{more}" if more else "")
+
+
+def _filled(text: str, target: Target, seconds: float = 0.0) -> str:
+    """A formula's text for ``target``. A service's name has no character that PromQL would read otherwise."""
+    return text.replace("$service", target.service).replace("$window", duration(seconds or target.window))
 
 
 def _edge(limit: float) -> str:
@@ -81,7 +94,7 @@ def ratio_of(target: Target) -> str:
 
 
 def samples_of(target: Target) -> str:
-    service, window = f"{{service={quoted(target.service)}}}", f"[{duration(target.window)}]"
+    service, window = f"{{{_matchers(target)}}}", f"[{duration(target.window)}]"
     match target.indicator:
         case Percentile(metric) | Mean(metric):
             return f"sum(increase({metric}_count{service}{window}))"
@@ -89,6 +102,8 @@ def samples_of(target: Target) -> str:
             return f"sum(count_over_time({metric}{service}{window}))"
         case Capacity(_, while_holds):
             return recorded(SAMPLES, target, while_holds)
+        case Formula(_, _, counted):
+            return _filled(counted, target) if counted else f"count_over_time({recorded(VALUE, target)}{window})"
         case other:
             assert_never(other)
 
@@ -100,7 +115,7 @@ def patience(target: Target) -> float:
 
 def looked_back(target: Target) -> str:
     """The value over :func:`patience`, where there is reason to believe it and it still goes on; else nothing."""
-    service, long = f"{{service={quoted(target.service)}}}", patience(target)
+    service, long = f"{{{_matchers(target)}}}", patience(target)
     count = f"sum(increase({target.indicator.metric}_count{service}[{duration(long)}]))"
     return (
         f"{value_of(target, long)}\nand on ()\n({count} > {number(target.floor - 0.5)})\n"
@@ -112,7 +127,7 @@ def looked_back(target: Target) -> str:
 def over(target: Target, seconds: float, by: tuple[str, ...] = ()) -> str:
     """How many samples of the last ``seconds`` were over the limit: counted, at the histogram's edge there."""
     metric, window = target.indicator.metric, f"[{duration(seconds)}]"
-    labels = f"service={quoted(target.service)}" + (f',{by[-1]}!=""' if by else "")
+    labels = _matchers(target) + (f',{by[-1]}!=""' if by else "")
     total = f"sum by ({', '.join(by)})" if by else "sum"
     within = f"{metric}_bucket{{{labels},le=~{_edge(target.limit)}}}"
     return f"{total}(increase({metric}_count{{{labels}}}{window})) - {total}(increase({within}{window}))"

@@ -21,7 +21,7 @@ from .rules_values import PATIENT_LEAST, patience
 from .ruletestparts import Asked, Condition, document, expression, up
 from .ruletests_host import HostTests
 from .ruletests_service import ServiceTests
-from .scenes import STOCK_EDGES, Scene, Series
+from .scenes import STOCK_EDGES, Scene, Series, playable
 
 RULE_FILE: Final = "rules.yml"
 
@@ -68,7 +68,7 @@ class _Writer:
 
     def of(self, service: Service) -> Iterable[dict[str, Any]]:
         targets = self.configuration.targets_of(service.name)
-        for target in targets:
+        for target in filter(playable, targets):
             scene = Scene(target, targets, self.step)
             yield self.fires_and_recovers(scene)
             yield from self.short_miss(scene)
@@ -225,8 +225,8 @@ class _Writer:
             value = f"{VALUE}{{service={quoted(target.service)},target={quoted(target.name)}}}"
             labels = "{" + ", ".join(f"{name}={quoted(text)}" for name, text in sorted(_labels(target).items())) + "}"
             expressions = [expression(f"{value} != bool {value}", end, labels, 1)]  # NaN, and only NaN, is not itself
-        return self.test(target, "stays silent without traffic", series,
-                         {name_of(target): ((end,), []), NO_DATA: ((end,), [])}, expressions)  # fmt: skip
+        asked = {name_of(target): ((end,), ()), NO_DATA: ((end,), self.unmeasured())}
+        return self.test(target, "stays silent without traffic", series, asked, expressions)
 
     def no_data(self, scene: Scene) -> dict[str, Any]:
         """The series of this target end, those of the others go on; later they come back."""
@@ -246,7 +246,7 @@ class _Writer:
         silent = Condition(rule, target.limit, late, back + scene.starts)
         quiet = (up(early + rule.hold, step) - step, fires, end)
         return self.test(target, "says that there is no data, and when there is again", values,
-                         {NO_DATA: (quiet, [silent]), name_of(target): ((fires,), [])})  # fmt: skip
+                         {NO_DATA: (quiet, [silent, *self.unmeasured()]), name_of(target): ((fires,), [])})  # fmt: skip
 
     def estimated(self, scene: Scene) -> Iterable[dict[str, Any]]:
         """A histogram without an edge at the limit: the message says that it is an estimate."""
@@ -270,12 +270,17 @@ class _Writer:
         own = Condition(rule, scene.bad_value, scene.starts, until, answers={SAMPLES: [templates.Element({}, 1.0)]})
         return [own, *(self.misses(scene.rest, until) if isinstance(target.indicator, Capacity) else [])]
 
+    def unmeasured(self) -> list[Condition]:
+        """Targets of the user's own, of which nothing is played here."""
+        others = [target for target in self.configuration.targets if not playable(target)]
+        return [Condition(self.rules[NO_DATA, each.service, each.name], each.limit, 0) for each in others]
+
     def all_idle(self, end: float) -> Series:
         """Every target of every service, idle: what is said of one must not be said of another."""
         series: Series = {}
         for service in self.configuration.services:
             targets = self.configuration.targets_of(service.name)
-            for target in targets:
+            for target in filter(playable, targets):
                 series |= Scene(target, targets, self.step).idle(self.count(end) + 1)
         return series
 

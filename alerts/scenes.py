@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from anvil_monitor.exporter import names
-from anvil_monitor.targets import Capacity, Level, Mean, Percentile, Target
+from anvil_monitor.targets import Capacity, Formula, Level, Mean, Percentile, Target
+from anvil_monitor.targets.settings import KINDS
 
 from .ruleparts import number, quoted
 from .rules_missed import ENDS_SHARE, ENDS_VALUE
@@ -23,6 +24,8 @@ STOCK_EDGES: Final = {
     names.DB_DURATION.name: names.DATABASE_EDGES,
     names.PAGE_LOAD.name: names.PAGE_LOAD_EDGES,
 }
+
+NO_SCENE: Final = "a formula has no scene"
 
 Runs = Sequence[tuple[float, int]]
 Series = dict[str, str]
@@ -41,6 +44,15 @@ def counter(runs: Runs) -> str:
             text.append(f"{number(at + step)}+{number(step)}x{n - 1}")
             at += step * n
     return " ".join(text)
+
+
+def playable(target: Target) -> bool:
+    """Whether ``target`` is one of the shipped ones.
+
+    Those of the user's own may be read from the same series as others, which would then be told as well; each kind of
+    them has its tests in tests/alerts/test_rules_own.py.
+    """
+    return target.name in KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,8 @@ class Scene:
                 return limit + math.ceil(limit / (4 * self.window))
             case Capacity():
                 return float(limit // 5)
+            case Formula():
+                raise ValueError(NO_SCENE)
             case other:
                 assert_never(other)
 
@@ -121,6 +135,8 @@ class Scene:
                 return {self._name(metric): gauge(((value, bad), (0, good)))}
             case Capacity(metric):
                 return {self._name(metric): gauge(((value, bad + good),))} | self.rest.missed(bad, good)
+            case Formula():
+                raise ValueError(NO_SCENE)
             case other:
                 assert_never(other)
 
@@ -146,6 +162,8 @@ class Scene:
             case Capacity(metric):
                 # Enough users are on: what is broken then is the other target, not this one.
                 return {self._name(metric): gauge(((limit, scrapes),))} | self.rest.missed(scrapes, 0)
+            case Formula():
+                raise ValueError(NO_SCENE)
             case other:
                 assert_never(other)
 
@@ -189,6 +207,8 @@ class Scene:
                 return {self._name(metric): gauge(((self.bad_value, total),))} | self.rest._slow(runs)
             case Level():
                 return {}
+            case Formula():
+                raise ValueError(NO_SCENE)
             case other:
                 assert_never(other)
 
@@ -219,6 +239,8 @@ class Scene:
                 return {self._name(metric): gauge(runs)}
             case Capacity():
                 return {}
+            case Formula():
+                raise ValueError(NO_SCENE)
             case other:
                 assert_never(other)
 
@@ -248,6 +270,8 @@ class Scene:
                 return {self._name(metric): gauge(((self.target.limit // 2, scrapes),))}
             case Capacity(metric):
                 return {self._name(metric): gauge(((0, scrapes),))} | self.rest.idle(scrapes)
+            case Formula():
+                raise ValueError(NO_SCENE)
             case other:
                 assert_never(other)
 

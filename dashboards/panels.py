@@ -24,7 +24,13 @@ SERIES: Final = (12, 8)
 
 # Ids of Grafana's unit registry (packages/grafana-data/src/valueFormats/categories.ts): "s" shows 0.2 as 200 ms,
 # "decbytes" counts in powers of ten, as the limits do (500 MB = 500,000,000 bytes).
-UNITS: Final = {Unit.SECONDS: "s", Unit.BYTES: "decbytes", Unit.USERS: "none"}
+UNITS: Final = {
+    Unit.SECONDS: "s",
+    Unit.BYTES: "decbytes",
+    Unit.USERS: "none",
+    Unit.PERCENT: "percentunit",
+    Unit.NUMBER: "short",
+}
 
 # A rate over an idle minute is 0/0: not an error, and not a missing instrument either.
 NO_TRAFFIC: Final = {

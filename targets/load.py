@@ -12,10 +12,10 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from . import settings, telling
+from . import own, settings, telling
 from .lines import Lines
 from .model import (
     LOOPBACK,
@@ -124,10 +124,14 @@ def _services(root: Table) -> tuple[Service, ...]:
     return tuple(services)
 
 
+# What to do about a target that is neither shipped nor says what it is.
+OWN: Final = f'; or, for one of your own, say its kind = "…": {", ".join(own.KINDS)}'
+
+
 def _targets(
     tables: Table, defaults: dict[str, dict[str, Any]], services: tuple[str, ...], monitor: Monitor
 ) -> tuple[Target, ...]:
-    tables.allow(tuple(settings.KINDS), kind="target")
+    tables.allow((*settings.KINDS, *own.names_of(tables)), kind="target", todo=OWN)
     targets: list[Target] = []
     for name, kind in settings.KINDS.items():
         table = tables.table(name, defaults=defaults[name])
@@ -136,11 +140,7 @@ def _targets(
         keys += ("percentile",) if kind.percentile else ()
         table.allow(keys)
         limit = table.quantity("limit", kind.unit)
-        window = table.duration("window")
-        # rate() needs two samples in every window; four leave room for a lost scrape.
-        if window < 4 * monitor.scrape_interval:
-            todo = f"make it at least {4 * monitor.scrape_interval:g}s, or lower [monitor] scrape_interval"
-            table.problem("window", f"window = {table.shown('window')} holds fewer than four scrapes", todo)
+        window = table.window("window", monitor.scrape_interval)
         percentile = table.number("percentile", least=1, most=99.99) if kind.percentile else 0.0
         hold, keep = table.duration("for", zero=True), table.duration("keep_firing_for", zero=True)
         floor = table.integer("floor", least=0) if kind.counted else 0
@@ -168,7 +168,7 @@ def _targets(
             for service in services
             if service in chosen
         ]
-    return _with_what_they_rest_on(targets, tables)
+    return _with_what_they_rest_on([*targets, *own.targets(tables, services, monitor)], tables)
 
 
 def _with_what_they_rest_on(targets: list[Target], tables: Table) -> tuple[Target, ...]:

@@ -32,6 +32,7 @@ class Percentile:
 
     metric: str
     quantile: float
+    match: str = ""  # more label matchers, as in PromQL: ``http_route="/orders"``
 
     @property
     def label(self) -> str:
@@ -43,6 +44,7 @@ class Mean:
     """The mean (sum over count) of a histogram over the target's window."""
 
     metric: str
+    match: str = ""
 
     @property
     def label(self) -> str:
@@ -54,6 +56,7 @@ class Level:
     """A gauge, summed over the service's instances, averaged over the target's window."""
 
     metric: str
+    match: str = ""
 
     @property
     def label(self) -> str:
@@ -76,7 +79,21 @@ class Capacity:
         return "most"
 
 
-Indicator: TypeAlias = Percentile | Mean | Level | Capacity
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """A PromQL expression that gives one number: a ratio of good events, a rate, or whatever the user wrote.
+
+    ``metric`` is what it is about, in words. In ``expr`` and ``counted`` (how many samples stand behind it; empty: it
+    is no matter of samples) ``$service`` stands for the name of the service and ``$window`` for the target's window.
+    """
+
+    metric: str
+    expr: str
+    counted: str
+    label: str
+
+
+Indicator: TypeAlias = Percentile | Mean | Level | Capacity | Formula
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,15 +37,16 @@ class Table:
     def shown(self, key: str) -> str:
         return _show(self._get(key, None))
 
-    def allow(self, keys: Iterable[str], kind: str = "key") -> None:
-        """Note every key that is none of ``keys``, with the nearest one as a guess."""
+    def allow(self, keys: Iterable[str], kind: str = "key", todo: str = "") -> None:
+        """Note every key that is none of ``keys``, with the nearest one as a guess, and what else could be meant."""
         allowed = [str(key) for key in keys]
         for key in self.values:
             if key not in allowed:
                 near = difflib.get_close_matches(key, allowed, 1)
                 guess = f"did you mean {near[0]!r}? " if near else ""
                 where = f" in [{self.place}]" if self.place else ""
-                self.problem(key, f"unknown {kind} {key!r}{where}", f"{guess}allowed: {', '.join(allowed)}")
+                said = f"{guess}allowed: {', '.join(allowed)}{todo}"
+                self.problem(key, f"unknown {kind} {key!r}{where}", said)
 
     def table(self, key: str, defaults: Mapping[str, Any] | None = None) -> Table:
         place = f"{self.place}.{key}" if self.place else key
@@ -112,6 +113,14 @@ class Table:
         if isinstance(value, float) and value is default:
             return value
         return self._quantity(key, value, TIME, "30s", zero=zero)
+
+    def window(self, key: str, scrape_interval: float) -> float:
+        """Seconds that one value looks back over: rate() needs two samples in every window, four may lose a scrape."""
+        seconds = self.duration(key)
+        if seconds < 4 * scrape_interval:
+            todo = f"make it at least {4 * scrape_interval:g}s, or lower [monitor] scrape_interval"
+            self.problem(key, f"{key} = {self.shown(key)} holds fewer than four scrapes", todo)
+        return seconds
 
     def quantity(self, key: str, unit: Unit, default: str | None = None) -> float:
         """A limit in base units: a time, a size, or a plain whole number for counts."""

@@ -14,6 +14,8 @@ class Unit(enum.StrEnum):
     SECONDS = "seconds"
     BYTES = "bytes"
     USERS = "users"
+    PERCENT = "percent"  # of a whole: its base unit is the fraction, 0 to 1
+    NUMBER = "number"
 
     @property
     def is_count(self) -> bool:
@@ -62,7 +64,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_value(value: float, unit: Unit) -> str:
-    """``value`` (base units) as a person would write it: ``312 ms``, ``1.84 s``, ``512 MB``, ``37 users``."""
+    """``value`` (base units) as a person would write it: ``312 ms``, ``1.84 s``, ``512 MB``, ``37 users``, ``99 %``."""
     if math.isnan(value):
         return "no traffic"
     if math.isinf(value):
@@ -77,7 +79,9 @@ def format_value(value: float, unit: Unit) -> str:
             if abs(value) >= factor:
                 return f"{_short(value / factor)} {name}"
         return f"{value:.0f} B"
-    return f"{value:.0f} {unit.value}"
+    if unit is Unit.PERCENT:
+        return f"{float(f'{value * 100:.4g}'):g} %"
+    return f"{value:.6g}" if unit is Unit.NUMBER else f"{value:.0f} {unit.value}"
 
 
 def format_promql_duration(seconds: float) -> str:

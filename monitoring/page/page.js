@@ -174,6 +174,8 @@ function inUnit(value, unit) {
   const short = (number) => String(Number(number.toPrecision(3)));
   if (unit === "seconds") return value < 1 ? `${short(value * 1000)} ms` : `${short(value)} s`;
   if (unit === "bytes") return value < 1e9 ? `${short(value / 1e6)} MB` : `${short(value / 1e9)} GB`;
+  if (unit === "percent") return `${Number((value * 100).toPrecision(4))} %`;
+  if (unit === "number") return String(Number(value.toPrecision(6)));
   return `${Math.round(value)} ${unit}`;
 }
 

@@ -1,0 +1,92 @@
+"""The rules of targets that users write themselves: each kind fires when it is missed and is silent when it is kept."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from anvil_monitor import dashboards
+from anvil_monitor.alerts import promtest, rulefile, rules, ruletests
+from anvil_monitor.monitoring import ruletest
+from anvil_monitor.targets.load import parse
+from tests.targets.test_own import OWN
+
+HTTP = "http_server_request_duration_seconds"
+# By target: series of a service that misses it, and of one that keeps it, a value every 15 s.
+PLAYED = {
+    "checkout": (
+        {f'{HTTP}_bucket{{http_route="/checkout/{{id}}",le="0.5"}}': "0+0x40",
+         f'{HTTP}_bucket{{http_route="/checkout/{{id}}",le="1"}}': "0+0x40",
+         f'{HTTP}_bucket{{http_route="/checkout/{{id}}",le="+Inf"}}': "0+10x40",
+         f'{HTTP}_count{{http_route="/checkout/{{id}}"}}': "0+10x40"},
+        {f'{HTTP}_bucket{{http_route="/other",le="0.5"}}': "0+0x40",
+         f'{HTTP}_bucket{{http_route="/other",le="+Inf"}}': "0+10x40",
+         f'{HTTP}_count{{http_route="/other"}}': "0+10x40"},
+    ),
+    "job_time": (
+        {"job_duration_seconds_sum": "0+400x40", "job_duration_seconds_count": "0+10x40"},
+        {"job_duration_seconds_sum": "0+100x40", "job_duration_seconds_count": "0+10x40"},
+    ),
+    "queue": ({'jobs_waiting{queue="mail"}': "101+0x40"}, {'jobs_waiting{queue="print"}': "40+0x40"}),
+    "free": ({"cache_free_bytes": "900000000+0x40"}, {"cache_free_bytes": "1100000000+0x40"}),
+    "good_orders": (
+        {'orders_total{result="ok"}': "0+99x40", 'orders_total{result="lost"}': "0+1x40"},
+        {'orders_total{result="ok"}': "0+999x40", 'orders_total{result="lost"}': "0+1x40"},
+    ),
+    "signups": ({"signups_total": "0+1x40"}, {"signups_total": "0+2x40"}),
+    "backlog": ({'jobs_waiting{queue="a"}': "10+0x40", 'jobs_waiting{queue="b"}': "51+0x40"},
+                {'jobs_waiting{queue="a"}': "10+0x40", 'jobs_waiting{queue="b"}': "49+0x40"}),
+}  # fmt: skip
+
+
+def _firing(folder: Path, series: dict[str, str], target: str) -> set[str]:
+    """The alerts of ``target`` that fire after nine minutes of ``series``."""
+    groups = [group for group in rules.rule_groups(parse(OWN)) if not group.name.startswith("drift ")]
+    (folder / "rules.yml").write_text(rulefile.dump(groups), encoding="utf-8")
+    lines = ["rule_files: [rules.yml]", "evaluation_interval: 15s", "tests:", "- interval: 15s", "  input_series:"]
+    for name, values in series.items():
+        metric, _, labels = name.partition("{")
+        text = f'{metric}{{service="app",{labels or "}"}'
+        lines += [f"  - series: '{text}'", f"    values: '{values}'"]
+    lines += ["  alert_rule_test:", "  - {eval_time: 9m, alertname: TargetMissed, exp_alerts: []}"]
+    path = folder / "rules_test.yml"
+    file = promtest.load("\n".join(lines), path)
+    (test,) = file.tests
+    evaluator = ruletest.Embedded(file.groups(), file.evaluation_interval, {})
+    promtest.run_test(file, test, evaluator)
+    found = (labels for labels, _ in evaluator.firing())
+    return {labels["alertname"] for labels in found if labels.get("target") == target}
+
+
+@pytest.mark.parametrize("target", PLAYED)
+def test_it_fires_when_missed_and_is_silent_when_kept(tmp_path: Path, target: str) -> None:
+    """A value on the wrong side of the limit is told; one on the right side, or another label's, is not."""
+    missed, kept = PLAYED[target]
+    assert _firing(tmp_path, missed, target) == {"TargetMissed"}
+    assert "TargetMissed" not in _firing(tmp_path, kept, target)
+
+
+def test_nothing_good_at_all_is_a_share_of_nothing(tmp_path: Path) -> None:
+    """A ratio whose good events have no series yet is 0, not unknown; without any event it is no data."""
+    assert _firing(tmp_path, {'orders_total{result="lost"}': "0+100x40"}, "good_orders") == {"TargetMissed"}
+    assert _firing(tmp_path, {}, "good_orders") == {"TargetNoData"}
+
+
+def test_too_few_events_are_not_judged(tmp_path: Path) -> None:
+    """Under the floor, a share that is missed is told to nobody."""
+    assert _firing(tmp_path, {'orders_total{result="lost"}': "0+1x40"}, "good_orders") == set()
+
+
+@pytest.mark.needs("promtool")
+def test_prometheus_takes_the_rules_and_the_board_takes_the_targets(tmp_path: Path) -> None:
+    """`promtool check rules` accepts them; the board has a panel for each; the shipped targets keep their tests."""
+    configuration = parse(OWN)
+    path = tmp_path / "rules.yml"
+    path.write_text(rulefile.dump(rules.rule_groups(configuration)), encoding="utf-8")
+    done = subprocess.run(["promtool", "check", "rules", "--lint-fatal", str(path)], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
+    board = "".join(dashboards.generated(configuration).values())
+    assert all(f'target=\\"{target}\\"' in board for target in PLAYED)
+    assert "app, api_response_time: fires" in ruletests.dump(configuration)
