@@ -43,6 +43,9 @@ def channels(tables: Table, given: tuple[Channel, ...]) -> tuple[Channel, ...]:
     """The channels, each with what :data:`CHANNEL_KEYS` says of it."""
     found: list[Channel] = []
     for channel in given:
+        if not isinstance(tables.values.get(channel.name), dict):
+            found.append(channel)  # told already
+            continue
         table = tables.table(channel.name)
         after = table.duration("escalate_after") if "escalate_after" in table.values else 0.0
         repeat = table.duration("repeat_interval") if "repeat_interval" in table.values else None
@@ -132,7 +135,7 @@ def _moment(table: Table, key: str) -> float | None:
         todo = f"for a weekly window add days, as in days = [{DAYS[5]!r}]; for one that comes once write the date, too"
         table.problem(key, f"{key} = {table.shown(key)} has no date", todo.replace("'", '"'))
         return None
-    if not isinstance(value, date):
+    if not isinstance(value, date) or not 1970 <= value.year < 9999:
         _missing(table, key, MOMENT_RULE)
         return None
     if not isinstance(value, datetime):

@@ -43,7 +43,10 @@ def parse_quantity(text: str, units: dict[str, Fraction]) -> float:
         raise ValueError(f"a {'time' if 's' in units else 'size'} needs a unit ({allowed})")
     if unit not in units:
         raise ValueError(f"unit {unit!r} is not known; allowed: {allowed}")
-    return float(Fraction(number) * units[unit])
+    try:
+        return float(Fraction(number) * units[unit])
+    except OverflowError:
+        raise ValueError("is too large") from None
 
 
 def format_duration(seconds: float) -> str:

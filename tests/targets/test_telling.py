@@ -84,6 +84,9 @@ WEEKLY = 'days = ["sat"]\nfrom = "22:00"\nto = "02:00"\ntimezone = "UTC"'
         ("[[maintenance]]\nfrom = 2026-12-01T22:00:00\nto = 2026-12-02T22:00:00", 1, "no timezone.*Europe/Berlin"),
         ("[[maintenance]]\nfrom = 'soon'\nto = 2026-12-02T22:00:00Z", 2, 'from = "soon".*as in "2026-12-01T22:00"'),
         ("[[maintenance]]\nfrom = '22:00'\nto = '23:00'", 2, "has no date.*add days"),
+        ("[[maintenance]]\nfrom = 0001-01-01T00:00:00+14:00\nto = 2026-12-02T22:00:00Z", 2, "from = .0001-01-01"),
+        ("[[maintenance]]\nfrom = 2026-12-02T22:00:00Z\nto = 9999-12-31T23:59:59-12:00", 3, "to = .9999-12-31"),
+        ("[[maintenance]]\nfrom = 5\nto = true", 2, 'from = 5.*as in "2026-12-01T22:00"'),
         (f"[[maintenance]]\n{WEEKLY}".replace("sat", "sta"), 2, "unknown day 'sta'.*did you mean 'sat'"),
         (f"[[maintenance]]\n{WEEKLY}".replace('"sat"', ""), 2, "names no day"),
         (f"[[maintenance]]\n{WEEKLY}".replace("22:00", "25:00"), 3, 'from = "25:00".*as in "22:00"'),
@@ -243,3 +246,12 @@ def test_what_was_read_is_said_again() -> None:
     )
     starts = datetime.fromtimestamp(at("2026-12-01T22:00", "UTC")).astimezone()
     assert str(Once(starts.timestamp(), starts.timestamp() + 60)).startswith(f"{starts:%Y-%m-%d %H:%M} ")
+
+
+def test_a_mistake_of_a_channel_is_told_once() -> None:
+    """What is no table is no table once, though the hours are read after the rest; what is too long a time, too."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse("[channels]\nx = 5")
+    assert len([one for one in caught.value.problems if "must be a table" in one.what]) == 1
+    with pytest.raises(ConfigurationError, match="is too large"):
+        parse('[channels.x]\nurl = "env:X"\nrepeat_interval = "' + "9" * 400 + 'w"')
