@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import sys
@@ -23,6 +24,7 @@ from .asking import Command, Load, add_remote, connect, printable, series_text, 
 from .explain import Part, explain
 from .promql import QueryError
 from .promql.parse import parse
+from .promql.text import quoted
 from .remote import Remote, RemoteError
 from .samples import Labels
 
@@ -34,6 +36,7 @@ exit status: 0 explained, 1 nobody answers, 2 there is no such alert"""
 # Rules, and alerts of one rule, that are taken apart; of more, only how they stand.
 SHOWN: Final = 3
 LEDGER: Final = "200"
+LOOKED_BACK: Final = "1d"
 
 
 def add(command: Command, config: Any, load: Load) -> None:
@@ -173,8 +176,9 @@ def _account(
             condition = explain(parse(rule["query"]), monitor.ask, wanted, monitor.recorded)
         except (QueryError, RemoteError) as error:
             rule = {**rule, "lastError": rule.get("lastError") or str(error)}
+    stands = [*_stands(rule, alert, monitor.now), *(_last(rule, chosen, monitor) if apart and alert is None else ())]
     told = tuple(_told(alert, monitor)) if alert and state == "firing" and monitor.state else ()
-    return Account(name, state, tuple(_stands(rule, alert, monitor.now)), condition, told)
+    return Account(name, state, tuple(stands), condition, told)
 
 
 def _stands(rule: Mapping[str, Any], alert: Mapping[str, Any] | None, now: float) -> Iterator[str]:
@@ -205,6 +209,19 @@ def _stands(rule: Mapping[str, Any], alert: Mapping[str, Any] | None, now: float
             f"its condition does not hold any more since {_clock(begin)}: it is kept firing until "
             f"{_clock(begin + keep)} (keep_firing_for {format_duration(keep)})"
         )
+
+
+def _last(rule: Mapping[str, Any], chosen: Sequence[Matcher], monitor: Monitor) -> Iterator[str]:
+    """When an alert that does not fire last did so, as the history of ALERTS has it."""
+    wanted = {"alertname": rule["name"], "alertstate": "firing"}
+    wanted |= {key: value for key, value in rule["labels"].items() if "{{" not in value}
+    wanted |= {each.name: each.value for each in chosen if each.operator == "="}
+    matchers = ",".join(f"{key}={quoted(value)}" for key, value in wanted.items())
+    with contextlib.suppress(RemoteError):
+        query = f"ALERTS{{{matchers}}}[{LOOKED_BACK}]"
+        found = monitor.remote.data("query", query=query, time=f"{monitor.now:.3f}")["result"]
+        last = max((float(one["values"][-1][0]) for one in found), default=None)
+        yield f"it has not fired in the last {LOOKED_BACK}" if last is None else f"it last fired at {_clock(last)}"
 
 
 def _told(alert: Mapping[str, Any], monitor: Monitor) -> Iterator[str]:

@@ -136,7 +136,10 @@ def test_on_a_running_monitor(
     until(lambda: "cannot be evaluated: " in run("Odd")[1])
     status, out, _ = run("Quiet")
     assert (status, "its condition does not hold" in out) == (0, True)
+    assert "it has not fired in the last 1d" in out
     assert "no   sum(up) > 100  2 > 100, which is not so" in out
+    server.latency = 0.04
+    until(lambda: "it last fired at" in run("TargetMissed", "target=api_response_time")[1])
     found = json.loads(run("Quiet", "--json")[1])
     assert (found[0]["state"], found[0]["condition"]["holds"]) == ("inactive", False)
     status, _, errors = run("TargetMised")
