@@ -125,7 +125,9 @@ def _told(target: Target, alert: str, links: Links) -> dict[str, str]:
 
 def _bounds(target: Target) -> str:
     """Where the warning begins, as far as it is known."""
-    ways = (("target:upper", "over"), ("target:lower", "under"))
+    way = side(target)
+    ways = [] if way == DOWN else [("target:upper", "over")]
+    ways += [] if way == UP else [("target:lower", "under")]
     return "".join(
         _with(recorded(series, target), f" The warning begins {word} {_shown(target)}.") for series, word in ways
     )
