@@ -34,7 +34,10 @@ examples:
   anvil-monitor init                 write a commented monitor.toml
   anvil-monitor check                validate it, and everything it points at
   anvil-monitor up                   watch the server; page on http://127.0.0.1:9109
-  anvil-monitor query target:value    ask PromQL
+  anvil-monitor query target:value   ask PromQL
+  anvil-monitor explain TargetMissed why does it fire, or not?
+  anvil-monitor backtest             how often would each alert have fired last week?
+  anvil-monitor drill                does an alert reach everybody, and how fast?
   anvil-monitor generate --check     are rules, dashboards and provisioning files fresh?
 """
 
