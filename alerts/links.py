@@ -95,7 +95,7 @@ class Links:
         # The signature first: nothing is told about a link that is not ours.
         if not hmac.compare_digest(self._sign(action, of, until).encode(), sign.encode("utf-8", "replace")):
             raise LinkError("the link is not whole, or not of this monitor")
-        if not until.isdecimal() or int(until) < now:
+        if not re.fullmatch(r"[0-9]{1,12}", until) or int(until) < now:
             raise LinkError("the link is too old; use that of a newer message, or the page")
         return Scope.parse(of)
 

@@ -93,6 +93,8 @@ def particulars(author: str, reason: str, what: str) -> tuple[str, str]:
 
 def end(outbox: Outbox, number: int, now: float) -> bool:
     """End a silence now; one that ended already stays as it is. False where there is none of that number."""
+    if not 0 < number < 2**63:  # SQLite numbers no row otherwise
+        return False
     outbox.execute("UPDATE silences SET ends = min(ends, ?) WHERE id = ?", now, number)
     return bool(outbox.rows("SELECT 1 FROM silences WHERE id = ?", number))
 
