@@ -89,10 +89,10 @@ class Endpoint:
 
     async def _in_thread(self, parameters: Parameters, receive: Receive) -> bytes:
         loop = asyncio.get_running_loop()
-        found = loop.run_in_executor(self._sources.executor, self._work, parameters)
+        found: asyncio.Future[Any] = loop.run_in_executor(self._sources.executor, self._work, parameters)
         await asyncio.wait([found], timeout=UNWATCHED)
         if not found.done():
-            leaving = asyncio.ensure_future(_left(receive))
+            leaving: asyncio.Future[Any] = asyncio.ensure_future(_left(receive))
             try:
                 await asyncio.wait([found, leaving], return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -103,7 +103,8 @@ class Endpoint:
                 # Nobody waits for it any more; what it ends with is no news.
                 found.add_done_callback(lambda future: future.cancelled() or future.exception())
                 raise Left
-        return found.result()
+        body: bytes = found.result()
+        return body
 
     def _work(self, parameters: Parameters) -> bytes:
         begin = time.perf_counter()
