@@ -104,22 +104,23 @@ class HostTests:
             }
             yield self._test(f"fires when little {of} is left, and recovers", series, DISK, low.edges(step), low)
             yield self._test(f"no data: says nothing of {of} that is not measured", {}, DISK, (bad * step,))
-        yield from self.filling(self._rules[DISK, "space"])
+            yield from self.filling(metric.name, rule)
 
-    def filling(self, rule: Alerting) -> Iterable[dict[str, Any]]:
+    def filling(self, metric: str, rule: Alerting) -> Iterable[dict[str, Any]]:
         """Three tenths are free, and become less: so quickly that it will be full within a day, or in a week."""
         step, known = self._step, up(DISK_KNOWN, self._step)
         fires = known + up(rule.hold, step)
         scrapes = self._count(fires)
+        of = rule.labels["of"]
         for name, days in (
-            ("fires when the disk will be full within a day", 0.75),
-            ("stays silent with a week left", 7),
+            (f"fires when no {of} will be left within a day", 0.75),
+            (f"stays silent while {of} for a week is left", 7),
         ):
             less = int(0.3 * SIZE / (days * 86400 / step))
             free, used = int(0.3 * SIZE), SIZE - int(0.3 * SIZE)
             series = {
-                self._disk(names.SYSTEM_FILESYSTEM.name, "free"): f"{free}-{less}x{scrapes}",
-                self._disk(names.SYSTEM_FILESYSTEM.name, "used"): f"{used}+{less}x{scrapes}",
+                self._disk(metric, "free"): f"{free}-{less}x{scrapes}",
+                self._disk(metric, "used"): f"{used}+{less}x{scrapes}",
             }
             full = Condition(rule, (free - less * scrapes) / SIZE, known, labels=MOUNT)
             yield self._test(name, series, DISK, (fires - step, fires), *([full] if days < 1 else []))

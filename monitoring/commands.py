@@ -9,9 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem, format_duration, load
 
-from . import preflight, serving, userrules
+from . import deadrules, preflight, serving, userrules
 
 
 def init(path: Path) -> int:
@@ -49,6 +50,8 @@ def check(configuration: Configuration, *, offline: bool, environ: dict[str, str
     problems = preflight.local(configuration, environ) + userrules.problems(configuration)
     if not offline:
         problems += preflight.remote(configuration, environ)
+    groups = [*rule_groups(configuration), *userrules.readable(configuration)]
+    problems += deadrules.problems(groups, None if offline else preflight.seen(configuration, environ))
     for problem in problems:
         print(f"{problem.severity}: {problem}", file=sys.stderr)
     errors = sum(problem.severity == "error" for problem in problems)

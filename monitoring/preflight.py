@@ -13,6 +13,8 @@ from anvil_monitor.alerts.letters import Writer
 from anvil_monitor.exporter.names import HISTOGRAM_EDGE_MISSING, HTTP_DURATION
 from anvil_monitor.targets import Configuration, Problem, Secret, Service, histogram_limits
 
+from . import deadrules
+
 
 def local(configuration: Configuration, environ: dict[str, str]) -> list[Problem]:
     """Problems that can be found without asking any server."""
@@ -49,6 +51,24 @@ def remote(configuration: Configuration, environ: dict[str, str]) -> list[Proble
     if any(service.pushes for service in configuration.services):
         problems += _pushed(configuration, environ)
     return problems
+
+
+def seen(configuration: Configuration, environ: dict[str, str]) -> frozenset[str] | None:
+    """The names of all series that the servers emit now; ``None`` where one pushes, or does not answer."""
+    import httpx
+
+    found: frozenset[str] = frozenset()
+    for service in configuration.services:
+        try:
+            token = service.metrics_token.reveal(environ) if service.metrics_token else ""
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            answer = httpx.get(service.metrics_url, timeout=configuration.monitor.scrape_timeout, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL, LookupError):
+            return None
+        if service.pushes or answer.status_code != 200:
+            return None
+        found |= deadrules.emitted(answer.text)
+    return found
 
 
 def _metrics(configuration: Configuration, service: Service, environ: dict[str, str]) -> list[Problem]:

@@ -22,6 +22,7 @@ CHECK_EXAMPLES = """\
   anvil-monitor rules check rules/*.yml"""
 TEST_EXAMPLES = """\
   anvil-monitor rules test rules_test.yml
+  anvil-monitor rules test --coverage rules_test.yml
 a file of tests is promtool's: https://prometheus.io/docs/prometheus/latest/configuration/unit_testing_rules/"""
 
 
@@ -31,7 +32,12 @@ def add(command: Command) -> None:
     halves = rules.add_subparsers(title="commands", metavar="COMMAND", required=True)
     parts: tuple[tuple[str, Callable[[Sequence[Path]], int], str, str], ...] = (
         ("check", check, "say whether rule files can be used, and every problem in them", CHECK_EXAMPLES),
-        ("test", test, "run files of rule tests, in promtool's format", TEST_EXAMPLES),
+        (
+            "test",
+            lambda files: test(files, coverage=False),
+            "run files of rule tests, in promtool's format",
+            TEST_EXAMPLES,
+        ),
     )
     for name, run, help_, examples in parts:
         half = halves.add_parser(
@@ -43,6 +49,16 @@ def add(command: Command) -> None:
         )
         half.add_argument("files", nargs="+", type=Path, metavar="FILE")
         half.set_defaults(run=lambda options, run=run: run(options.files))
+        if name == "test":
+            half.add_argument(
+                "--coverage", action="store_true",
+                help="name the rules that no test sees fire, and the branches of them that none sees give anything",
+            )  # fmt: skip
+            half.set_defaults(run=lambda options: test(options.files, coverage=options.coverage))
+
+
+def _test(files: Sequence[Path]) -> int:
+    return test(files, coverage=False)
 
 
 def check(files: Sequence[Path]) -> int:
@@ -65,8 +81,9 @@ def check(files: Sequence[Path]) -> int:
     return int(failed)
 
 
-def test(files: Sequence[Path]) -> int:
-    """Print the verdict on each file of tests, and every failure."""
+def test(files: Sequence[Path], *, coverage: bool) -> int:
+    """Print the verdict on each file of tests, and every failure; with ``coverage``, what no test exercises."""
+    from . import coverage as covering
     from . import ruletest
 
     failed = False
@@ -75,7 +92,10 @@ def test(files: Sequence[Path]) -> int:
             file = promtest.load(path.read_text(encoding="utf-8"), path)
             for pattern in file.unmatched():
                 print(f"warning: {path}: no rule file matches {pattern!r}", file=sys.stderr)
-            failures = ruletest.run_file(file)
+            if coverage:
+                failures, covered = covering.run(file)
+            else:
+                failures, covered = ruletest.run_file(file), None
         except ConfigurationError as error:
             failed = True
             print(f"{path}: FAILED", flush=True)
@@ -90,6 +110,10 @@ def test(files: Sequence[Path]) -> int:
         for failure in failures:
             failed = True
             print(f"  {failure}", file=sys.stderr)
+        if covered is not None:
+            print(f"{path}: exercises {covered}", flush=True)
+            for sentence in covered.missing():
+                print(f"  {sentence}", flush=True)
     return int(failed)
 
 

@@ -27,6 +27,11 @@ def load(configuration: Configuration) -> tuple[Group, ...]:
     return groups
 
 
+def readable(configuration: Configuration) -> tuple[Group, ...]:
+    """The groups of those files that can be read."""
+    return _read(configuration)[0]
+
+
 def problems(configuration: Configuration) -> list[Problem]:
     """What ``check`` says: errors that keep ``up`` from starting, warnings about alerts that nobody would hear of."""
     groups, found = _read(configuration)
