@@ -16,7 +16,7 @@ from anvil_monitor.alerts.driftalerts import DRIFTING, TRENDING
 from anvil_monitor.alerts.driftkinds import side
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording, Rule
 from anvil_monitor.monitoring import ruletest
-from anvil_monitor.targets import Configuration, Direction
+from anvil_monitor.targets import Configuration
 from anvil_monitor.targets.load import parse
 
 FEW = """
@@ -29,9 +29,32 @@ enabled = false
 """
 
 
+OWN = """
+[targets.checkout]
+kind = "ratio"
+good = 'http_server_request_duration_seconds_count{http_response_status_code!~"5.."}'
+total = "http_server_request_duration_seconds_count"
+at_least = "99.5%"
+[targets.queue]
+kind = "gauge"
+metric = "jobs_waiting"
+unit = "number"
+at_most = 100
+[targets.throughput]
+kind = "rate"
+metric = "orders_total"
+at_least = 8
+"""
+
+
 def _memory_alone() -> Configuration:
     configuration = parse("")
     return replace(configuration, targets=tuple(each for each in configuration.targets if each.name == "memory"))
+
+
+def _own_alone() -> Configuration:
+    configuration = parse(OWN)
+    return replace(configuration, targets=tuple(each for each in configuration.targets if f".{each.name}]" in OWN))
 
 
 def _two_services() -> Configuration:
@@ -46,6 +69,7 @@ CONFIGURATIONS: dict[str, Callable[[], Configuration]] = {
     "the shipped targets": lambda: parse(""),
     "memory alone": _memory_alone,
     "two services": _two_services,
+    "targets of one's own": _own_alone,
 }
 EACH = pytest.mark.parametrize("make", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
 
@@ -67,7 +91,7 @@ def test_promtool_accepts_the_rules_and_passes_their_tests(tmp_path: Path, make:
         assert done.returncode == 0, (done.stdout + done.stderr)[:5000]
 
 
-@EACH
+@pytest.mark.parametrize("make", [lambda: parse(""), _own_alone], ids=["the shipped targets", "targets of one's own"])
 def test_the_embedded_evaluator_passes_the_same_tests(tmp_path: Path, make: Callable[[], Configuration]) -> None:
     """The very file that promtool runs passes in the embedded evaluator."""
     failures = ruletest.run(_written(tmp_path, make(), drift_groups(make())))
@@ -139,19 +163,15 @@ def _failures(path: Path, name: str) -> list[promtest.Failure]:
     return ruletest.run_file(replace(file, tests=tests))
 
 
-def test_a_target_that_points_up_drifts_downwards(tmp_path: Path) -> None:
-    """Of a promise of *at least*, less than usual is the drift: its branches are written, and its tests pass."""
-    configuration = parse(FEW)
-    turned = replace(
-        configuration,
-        targets=tuple(
-            replace(target, direction=Direction.ABOVE) if target.name == "api_response_time" else target
-            for target in configuration.targets
-        ),
-    )
-    assert {side(target) for target in turned.targets} == {"down", "up", "both"}
-    failures = _failures(_written(tmp_path, turned, drift_groups(turned)), "a shift")
-    assert not failures, "\n".join(map(str, failures[:5]))
+def test_a_promise_of_at_least_drifts_downwards() -> None:
+    """Of a promise of *at least*, less than usual is the drift, and where the warning begins lies below."""
+    configuration = parse(OWN)
+    sides = {target.name: side(target) for target in configuration.targets}
+    assert (sides["checkout"], sides["throughput"], sides["queue"]) == ("down", "down", "up")
+    rules = {rule.record: rule for group in drift_groups(configuration) for rule in group.rules
+             if isinstance(rule, Recording)}  # fmt: skip
+    assert 'target!~"checkout|throughput"' in rules["target:upper"].expr
+    assert 'side!="up"' in rules["target:lower"].expr
 
 
 def test_the_files_are_stable() -> None:

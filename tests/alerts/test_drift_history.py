@@ -27,13 +27,25 @@ from bench.drift.play import Firing, Memory, play
 STEP = 300
 DAY = 86_400 // STEP
 HOUR = DAY // 24
-API, USERS, STORAGE = "api_response_time", "concurrent_users", "memory"
-SIDES = {API: ("latency", "up", "seconds"), USERS: ("traffic", "both", "users"), STORAGE: ("memory", "up", "bytes")}
-LIMITS = {API: 0.2, USERS: 100.0, STORAGE: 5e8}
+API, USERS, STORAGE, SHARE = "api_response_time", "concurrent_users", "memory", "checkout"
+OWN = """
+[targets.checkout]
+kind = "ratio"
+good = 'http_server_request_duration_seconds_count{http_response_status_code!~"5.."}'
+total = "http_server_request_duration_seconds_count"
+at_least = "99.5%"
+"""
+SIDES = {
+    API: ("latency", "up", "seconds"),
+    USERS: ("traffic", "both", "users"),
+    STORAGE: ("memory", "up", "bytes"),
+    SHARE: ("share", "down", "percent"),
+}
+LIMITS = {API: 0.2, USERS: 100.0, STORAGE: 5e8, SHARE: 0.995}
 
 
 def _configuration() -> Configuration:
-    configuration = parse("")
+    configuration = parse(OWN)
     return replace(configuration, targets=tuple(each for each in configuration.targets if each.name in SIDES))
 
 
@@ -127,6 +139,22 @@ def test_what_people_see_is_what_the_rules_go_by() -> None:
     assert days.at(140, 'target:baseline{target="api_response_time"}') == pytest.approx(0.06)
     assert days.at(140, 'target:upper{target="api_response_time"}') == pytest.approx(0.06 + margin)
     assert days.at(140, 'target:lower{target="api_response_time"}') is None
+
+
+@pytest.mark.parametrize(("rest", "told"), [(0.0012, 0), (0.004, 1)])
+def test_of_a_share_near_the_whole_the_rest_is_what_drifts(rest: float, told: int) -> None:
+    """Of 99.5 % that are promised, 99.9 % are usual: 99.88 % are left alone, 99.6 % are told, and still kept."""
+    days = Days(6).given(SHARE, 1 - np.where(np.arange(6 * DAY) < 5 * DAY, 0.001, rest)).played()
+    assert len(days.told("TargetDrifting")) == told
+    assert days.at(100, 'target:upper{target="checkout"}') is None
+
+
+def test_failures_that_creep_are_told_by_how_many_times_they_are() -> None:
+    """Failures of 0.1 % that are 5 % more each day: 1.41 times those of a week ago."""
+    rest = 0.001 * 1.05 ** (np.arange(16 * DAY) / DAY)
+    days = Days(16).given(SHARE, 1 - rest).played()
+    assert days.at(15 * 24, 'drift:creep{target="checkout"}') == pytest.approx(1.05**7, rel=0.01)
+    assert days.told("TargetTrending")
 
 
 def test_a_creep_is_told_where_no_day_is_a_drift() -> None:
