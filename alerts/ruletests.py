@@ -135,7 +135,8 @@ class _Writer:
                     expressions = [expression(expr, end, "{}", 1)]
         series = scene.kept(self.count(end) + 1)
         times = (end // 2 // step * step, end)
-        return self.test(target, name, series, {name_of(target): (times, ())} | _asked(times, conditions), expressions)
+        asked: Asked = {name_of(target): (times, ()), **_asked(times, conditions)}
+        return self.test(target, name, series, asked, expressions)
 
     def sparse(self, scene: Scene) -> Iterable[dict[str, Any]]:
         """Slow, but too few requests to believe it."""
