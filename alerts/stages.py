@@ -131,7 +131,7 @@ def group(round_: Round, batches: list[Batch]) -> list[Batch]:
 
 
 def route(round_: Round, batches: list[Batch]) -> list[Batch]:
-    """Give each channel the alerts of its severities and services, and the end of whatever it was told of."""
+    """Give each channel the alerts that it is for, and the end of whatever it was told of."""
     routed: list[Batch] = []
     for batch in batches:
         for channel in round_.configuration.channels:
@@ -215,8 +215,11 @@ def _filter(batches: list[Batch], keep: Callable[[Alert], bool]) -> list[Batch]:
 
 
 def _wants(channel: Channel, alert: Alert) -> bool:
-    in_services = not channel.services or alert.service in channel.services
-    return in_services and (not channel.severities or alert.severity in channel.severities)
+    chosen = ((channel.services, alert.service), (channel.severities, alert.severity),
+              (channel.targets, alert.labels.get("target", "")))  # fmt: skip
+    if any(among and given not in among for among, given in chosen):
+        return False
+    return all(alert.labels.get(name, "") in values for name, values in channel.labels)
 
 
 def channel_of(batch: Batch) -> Channel:

@@ -83,8 +83,9 @@ def parse(text: str, path: Path | None = None, environ: Mapping[str, str] | None
     names = tuple(service.name for service in services)
     targets = _targets(root.table("targets"), defaults, names, monitor)
     table = root.table("channels")
-    channels = telling.channels(table, _channels(table, names))
-    maintenance = telling.maintenance(root, names, tuple(dict.fromkeys(target.name for target in targets)))
+    known = tuple(dict.fromkeys(target.name for target in targets))
+    channels = telling.channels(table, _channels(table, names), known)
+    maintenance = telling.maintenance(root, names, known)
     if any(problem.severity == "error" for problem in problems):
         raise ConfigurationError(sorted(problems, key=lambda problem: problem.line))
     return Configuration(services, targets, channels, monitor, path, maintenance)

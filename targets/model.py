@@ -206,7 +206,9 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Where people are told: an Apprise URL under a name, for some severities and services (empty: all).
+    """Where people are told: an Apprise URL under a name, for some severities, services and targets (empty: all).
+
+    ``labels``: what else an alert has to bear, by name the values of which it has one.
 
     ``format``: the form of its messages (empty: by what the service can show); ``template``: a file for it instead of
     ours; ``signing_key``: what a plain webhook's body is signed with.
@@ -224,6 +226,8 @@ class Channel:
     format: str = ""
     template: Path | None = None
     signing_key: Secret | None = None
+    targets: tuple[str, ...] = field(default=(), kw_only=True)
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), kw_only=True)
 
 
 # Addresses that only this machine reaches: whatever listens elsewhere needs a token.

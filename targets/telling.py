@@ -17,7 +17,8 @@ from .windows import DAY, DAYS, Hours, Maintenance, Once, Weekly
 CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
 MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
-CHANNEL_KEYS: Final = ("hours", "escalate_after", "repeat_interval")
+CHANNEL_KEYS: Final = ("targets", "labels", "hours", "escalate_after", "repeat_interval")
+LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 MONITOR_KEYS: Final = ("flap_limit", "external_url")
 FLAP_LIMIT: Final = 5
 WEEKLY_KEYS: Final = ("days", "from", "to", "timezone")
@@ -39,7 +40,7 @@ def maintenance(root: Table, services: tuple[str, ...], targets: tuple[str, ...]
     return tuple(found)
 
 
-def channels(tables: Table, given: tuple[Channel, ...]) -> tuple[Channel, ...]:
+def channels(tables: Table, given: tuple[Channel, ...], targets: tuple[str, ...]) -> tuple[Channel, ...]:
     """The channels, each with what :data:`CHANNEL_KEYS` says of it."""
     found: list[Channel] = []
     for channel in given:
@@ -49,6 +50,8 @@ def channels(tables: Table, given: tuple[Channel, ...]) -> tuple[Channel, ...]:
         table = tables.table(channel.name)
         after = table.duration("escalate_after") if "escalate_after" in table.values else 0.0
         repeat = table.duration("repeat_interval") if "repeat_interval" in table.values else None
+        about = table.names("targets", among=targets, kind="target") if "targets" in table.values else ()
+        channel = replace(channel, targets=about, labels=_labels(table))
         found.append(replace(channel, hours=_hours(table), escalate_after=after, repeat_interval=repeat))
     if found and all(channel.escalate_after for channel in found):
         todo = "take it out of the one that is to be told first"
@@ -69,6 +72,22 @@ def external_url(monitor: Table) -> str:
         what = f"external_url = {monitor.shown('external_url')} has a query"
         monitor.problem("external_url", what, "end it with its path")
     return url.rstrip("/")
+
+
+def _labels(channel: Table) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """``labels = { team = "shop", tier = ["gold", "silver"] }``: what an alert has to bear, each with its values."""
+    if "labels" not in channel.values:
+        return ()
+    table = channel.table("labels")
+    found = []
+    for name, value in table.values.items():
+        values = value if isinstance(value, list) else [value]
+        if not LABEL.fullmatch(name) or not values or not all(isinstance(each, str) and each for each in values):
+            what = f"labels.{name} = {table.shown(name)} names no label and its values"
+            table.problem(name, what, 'write labels = { team = "shop" }, or a list of values')
+        else:
+            found.append((name, tuple(values)))
+    return tuple(found)
 
 
 def _hours(channel: Table) -> Hours | None:

@@ -190,6 +190,23 @@ def test_channels_choose_by_severity_and_service(build: Any, outbox: Outbox, clo
     assert titles(outbox, "shop") == ["shop: Slow"]
 
 
+def test_channels_choose_by_target_and_label(build: Any, outbox: Outbox, clock: Any, alerts: Any) -> None:
+    """Of targets only what is about one of them; of labels all of them have to fit, each with one of its values."""
+    secret = Secret("monitor.toml", URL)
+    pipeline = build({
+        "database": Channel("database", secret, targets=("db_query_time",)),
+        "team": Channel("team", secret, labels=(("team", ("shop", "cart")), ("tier", ("gold",)))),
+    })  # fmt: skip
+    clock.now += 2
+    pipeline.update([
+        alerts.other("About", target="db_query_time"), alerts.other("Other", target="memory"),
+        alerts.other("Gold", team="cart", tier="gold"), alerts.other("Silver", team="shop", tier="silver"),
+        alerts.other("Bare"),
+    ])  # fmt: skip
+    assert titles(outbox, "database") == ["app: About"]
+    assert titles(outbox, "team") == ["app: Gold"]
+
+
 def test_an_end_is_told_to_whom_the_firing_was(build: Any, outbox: Outbox, clock: Any, alerts: Any) -> None:
     """The recovery goes to the channels that heard of the firing, even where the channel's choice has changed."""
     critical = Channel("critical", Secret("monitor.toml", URL), severities=("critical",))

@@ -55,6 +55,14 @@ def test_a_weekly_window_and_hours() -> None:
         at("2026-12-01T08:00", "UTC"), at("2026-12-02T00:00", "UTC"))  # fmt: skip
 
 
+def test_which_alerts_a_channel_is_for() -> None:
+    """Targets by name; labels with one value or several."""
+    more = 'targets = ["memory"]\nlabels = { team = "shop", tier = ["gold", "silver"] }'
+    (channel,) = parse(f'[channels.team]\nurl = "env:X"\n{more}').channels
+    assert channel.targets == ("memory",)
+    assert channel.labels == (("team", ("shop",)), ("tier", ("gold", "silver")))
+
+
 def test_whom_maintenance_concerns() -> None:
     """Services and targets that are named; all of them where none is."""
     text = 'from = 2026-12-01T22:00:00Z\nto = 2026-12-02T01:30:00Z\nname = "move"\n'
@@ -98,6 +106,10 @@ WEEKLY = 'days = ["sat"]\nfrom = "22:00"\nto = "02:00"\ntimezone = "UTC"'
         ("[channels.x]\nurl = 'env:X'\nhours = { from = '08:00', to = '18:00' }", 3, "no timezone"),
         ("[channels.x]\nurl = 'env:X'\nhours = { from = '08:00', timezone = 'UTC' }", 3, "has no to"),
         ("[channels.x]\nurl = 'env:X'\nhours = 8", 3, "must be a table"),
+        ("[channels.x]\nurl = 'env:X'\ntargets = ['memry']", 3, "unknown target 'memry'.*did you mean 'memory'"),
+        ("[channels.x]\nurl = 'env:X'\nlabels = 'a'", 3, "must be a table"),
+        ("[channels.x]\nurl = 'env:X'\nlabels = { team = 5 }", 3, "labels.team = 5 names no label.*a list of values"),
+        ("[channels.x]\nurl = 'env:X'\nlabels = { 'a b' = 'c' }", 3, "names no label"),
         ("[channels.x]\nurl = 'env:X'\n[channels.x.hours]\nfrom = '08:00'\nto = '18:00'\ntimezone = 'UTC'\n"
          "outside = ['critcal']", 7, "unknown severity 'critcal'.*did you mean 'critical'"),
     ],
