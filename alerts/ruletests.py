@@ -208,7 +208,7 @@ class _Writer:
         # In full windows Prometheus 3 leaves out the first scrape and makes it up again.
         full = self.count(up(target.window, step))
         found = [
-            templates.Element(dict.fromkeys(labels, name), float(each * min(self.count(fired), full)))
+            templates.Element(dict.fromkeys(labels, name), float(7 * each * min(self.count(fired), full)))
             for name, each in worst
         ]
         answers = {"topk": found, SAMPLES: [templates.Element({}, 1.0)]}

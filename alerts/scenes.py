@@ -244,17 +244,17 @@ class Scene:
             case other:
                 assert_never(other)
 
-    def routes(self, scrapes: int, over: Mapping[str, int], labels: tuple[str, ...]) -> Series:
-        """By the value of ``labels`` how many samples a scrape are over the limit; as many are within it."""
+    def routes(self, scrapes: int, within: Mapping[str, int], labels: tuple[str, ...]) -> Series:
+        """By the value of ``labels`` how many samples a scrape are within the limit; seven times as many are over."""
         metric = self.target.indicator.metric
         series: Series = {}
-        for value, each in over.items():
+        for value, each in within.items():
             more = "".join(f",{label}={quoted(value)}" for label in labels)
-            slow, all_ = ((each, scrapes),), ((2 * each, scrapes),)
-            for le, runs in ((number(self.target.limit), slow), (number(self.bad_value), slow), ("+Inf", all_)):
+            fast, all_ = ((each, scrapes),), ((8 * each, scrapes),)
+            for le, runs in ((number(self.target.limit), fast), (number(self.bad_value), fast), ("+Inf", all_)):
                 series[self._name(f"{metric}_bucket", f"{more},le={quoted(le)}")] = counter(runs)
             series[self._name(f"{metric}_count", more)] = counter(all_)
-            series[self._name(f"{metric}_sum", more)] = counter(((2 * each * self.bad_value, scrapes),))
+            series[self._name(f"{metric}_sum", more)] = counter(((8 * each * self.bad_value, scrapes),))
         return series
 
     def idle(self, scrapes: int) -> Series:
