@@ -53,7 +53,7 @@ class Pipeline:
     """The alerts of the moment, and the stages run over them.
 
     ``measure`` gives what a target measures now, for "recovered: 142 ms"; ``None`` where that is not known.
-    ``holds``: how long the alerts of the user's own rules have to last before they fire (seconds, by name). ``links``
+    ``holds``: how long alerts may need until they fire again after a restart (seconds, by name). ``links``
     gives what a message offers to do about it.
     :attr:`problem` is what kept the last round from being written, or ``None``.
     """
@@ -188,12 +188,13 @@ class Pipeline:
 
     def _patience(self, alert: Alert) -> float:
         """Seconds that an alert told before a restart may need to fire again."""
+        window, hold = 60.0, self._holds.get(alert.name, 0.0)
         for target in self._configuration.targets:
             if (target.service, target.name) == (alert.service, alert.labels.get("target")):
-                return max(target.hold, target.silence if alert.name == "TargetNoData" else 0.0) + target.window + (
-                    4 * self._beat
-                )  # fmt: skip
-        return 60.0 + self._holds.get(alert.name, 0.0) + 4 * self._beat
+                window, hold = target.window, max(hold, target.hold)
+                if alert.name == "TargetNoData":
+                    hold = max(hold, target.silence)
+        return window + hold + 4 * self._beat
 
     def _failed(self, problem: str) -> None:
         if problem != self.problem:

@@ -96,11 +96,12 @@ async def run(
         delivery = _delivery(configuration, outbox, environ, past(Engine(store, timeout=PICTURE_TIMEOUT).range))
         board = Board(configuration, started)
         signed = actions.links_of(configuration)
+        groups = revise([*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups])
         pipeline = Pipeline(
             configuration,
             outbox,
             measure=board.measure,
-            holds=userrules.holds(own_groups),
+            holds=userrules.holds(groups),
             links=signed.of if signed else None,
         )
         look: list[float | None] = [None]  # when the pipeline wants to look at its alerts again
@@ -112,7 +113,6 @@ async def run(
         def expand(text: str, data: templates.Data) -> str:
             return templates.parse(text).expand(replace(data, external_url=configuration.monitor.reached_at))
 
-        groups = revise([*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups])
         rules = RuleManager(
             groups,
             engine.instant,

@@ -51,12 +51,15 @@ def problems(configuration: Configuration) -> list[Problem]:
 
 
 def holds(groups: Iterable[Group]) -> dict[str, float]:
-    """The longest ``for`` by alert name, in seconds: so long one may need to fire again after a restart."""
+    """By alert name how long one may need to fire again after a restart, in seconds.
+
+    Its ``for``, and three evaluations: after the second one it is known since when an alert holds.
+    """
     found: dict[str, float] = {}
     for group in groups:
         for rule in group.rules:
             if isinstance(rule, Alerting):
-                found[rule.alert] = max(rule.hold + group.interval, found.get(rule.alert, 0.0))
+                found[rule.alert] = max(rule.hold + 3 * group.interval, found.get(rule.alert, 0.0))
     return found
 
 

@@ -106,8 +106,11 @@ class World:
                 self.heard[place] = False
 
     def settled(self) -> None:
-        """After some quiet minutes every channel knows exactly what fires of its own."""
-        self.evaluate(40)
+        """After some quiet minutes every channel knows exactly what fires of its own.
+
+        After a restart memory has 220 s to fire again before it counts as over.
+        """
+        self.evaluate(60)
         fires = {alert.fingerprint: alert for alert in self.firing.values()}
         for channel in self.configuration.channels:
             known = {fingerprint for (name, fingerprint), on in self.heard.items() if name == channel.name and on}

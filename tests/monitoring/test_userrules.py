@@ -13,6 +13,7 @@ import pytest
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox
 from anvil_monitor.alerts.pipeline import Pipeline
+from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.monitoring import userrules
 from anvil_monitor.monitoring.cli import main
 from anvil_monitor.targets import ConfigurationError, load
@@ -125,7 +126,14 @@ def test_a_restart_waits_for_the_for_of_such_a_rule(with_rules: Callable[..., Pa
             now[0] += 5
             again.update([])
         assert len(outbox.ledger(10)) == told == 1
-        for _ in range(40):
+        for _ in range(60):
             now[0] += 5
             again.update([])
         assert len(outbox.ledger(10)) == 2
+
+
+def test_a_restart_waits_for_rules_that_are_evaluated_seldom() -> None:
+    """Since when an alert of drift holds is known after two evaluations, a minute apart; it fires with the third."""
+    holds = userrules.holds(rule_groups(load(None, {})))
+    assert holds["TargetDrifting"] == 300 + 3 * 60
+    assert holds["TargetMissed"] == 120 + 3 * 5
