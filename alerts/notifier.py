@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -30,22 +30,14 @@ from .outbox import Outbox, OutboxError
 from .pipeline import Pipeline
 from .ruleparts import WATCHDOG
 from .sender import Sender
+from .taking import RefusedError, json_body
 from .webhook import WebhookError, alerts_from_webhook
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY: Final = 1 << 20
-BODY_SECONDS: Final = 10.0
 MAX_LEDGER: Final = 1000
 OUTBOX_FILE: Final = "outbox.sqlite3"
-
-
-class RefusedError(Exception):
-    """A post that is answered with ``status`` and a reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 def create_app(
@@ -75,7 +67,7 @@ def create_app(
     async def alerts(request: Request) -> Response:
         try:
             _authorise(request, token)
-            body = await _body(request)
+            body = await json_body(request, MAX_BODY)
             found, key = alerts_from_webhook(body, clock())
             # In a thread: the write waits for the disk.
             fresh = await asyncio.to_thread(pipeline.accept, found, key)
@@ -169,21 +161,3 @@ def _authorise(request: Request, token: str | None) -> None:
     given = request.headers.get("authorization", "").encode("utf-8", "replace")
     if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
         raise RefusedError(401, "the token is missing or wrong: send Authorization: Bearer …")
-
-
-async def _body(request: Request) -> bytes:
-    """The body, within its limits. JSON must be declared: a web page elsewhere cannot do that unasked."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RefusedError(415, "Content-Type is not application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise RefusedError(413, f"the body is larger than {MAX_BODY} bytes")
-    except TimeoutError:
-        raise RefusedError(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
-    except ClientDisconnect:
-        raise RefusedError(400, "the body ended early") from None
-    return bytes(body)

@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from typing import Final
 from urllib.parse import parse_qs
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
@@ -24,12 +24,12 @@ from anvil_monitor.alerts.matchers import Matcher
 from anvil_monitor.alerts.messages import plain
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
+from anvil_monitor.alerts.taking import RefusedError, any_body
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY: Final = 4096
-BODY_SECONDS: Final = 10.0
 SHOWN: Final = 20
 NOBODY: Final = "a link in a message"
 # As the monitor's own pages, but its one form may be sent, to where it came from.
@@ -111,16 +111,11 @@ def routes(
 
 async def name(request: Request) -> str:
     """The name in a form; empty where there is none that can be read."""
-    body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    return ""
-    except (TimeoutError, ClientDisconnect):
+        body = await any_body(request, MAX_BODY)
+        return parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).get("who", [""])[0]
+    except (RefusedError, ValueError):
         return ""
-    return parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).get("who", [""])[0]
 
 
 def page(title: str, body: str, status: int = 200) -> Response:

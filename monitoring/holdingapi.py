@@ -14,27 +14,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from anvil_monitor.alerts import acks, matchers, silences
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
+from anvil_monitor.alerts.taking import RefusedError, json_body
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY: Final = 16_384
-BODY_SECONDS: Final = 10.0
-
-
-class RefusedError(Exception):
-    """What is answered with ``status`` and a reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
 
 Work = Callable[[Request, Mapping[str, Any]], Any]
 
@@ -115,20 +106,8 @@ def refused(status: int, reason: str) -> Response:
 
 async def read(request: Request) -> Mapping[str, Any]:
     """The JSON object of a request, within its limits. Raises :class:`RefusedError`."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RefusedError(415, "Content-Type is not application/json")
-    body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise RefusedError(413, f"the body is larger than {MAX_BODY} bytes")
-        found = json.loads(body)
-    except TimeoutError:
-        raise RefusedError(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
-    except ClientDisconnect:
-        raise RefusedError(400, "the body ended early") from None
+        found = json.loads(await json_body(request, MAX_BODY))
     except (ValueError, RecursionError):
         raise RefusedError(400, "the body is no JSON") from None
     if not isinstance(found, dict):
