@@ -38,10 +38,12 @@ def check(configuration: Configuration, *, offline: bool, environ: dict[str, str
     for target in configuration.targets:
         print(f"  {target.service}: {target.title.lower()} {target.promise} ({target.measure})")
     for channel in configuration.channels:
+        chosen = [*channel.severities, *channel.services, *channel.targets]
+        chosen += [f"{name}={'|'.join(values)}" for name, values in channel.labels]
         when = f", {channel.hours}" if channel.hours else ""
         if channel.escalate_after:
             when += f", {format_duration(channel.escalate_after)} after another one if nobody acknowledges"
-        print(f"  channel {channel.name}: {', '.join(channel.severities)}, {channel.url}{when}")
+        print(f"  channel {channel.name}: {', '.join(chosen)}, {channel.url}{when}")
     for window in configuration.maintenance:
         about = ", ".join((*window.services, *window.targets)) or "everything"
         print(f"  maintenance {window.name}: {about}, {window.when}")

@@ -130,3 +130,13 @@ def test_check_warns_about_a_server_that_is_down(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "does not answer" in result.stderr
     assert "no process found by port" in result.stderr
+
+
+def test_check_says_which_alerts_a_channel_is_for(tmp_path: Path) -> None:
+    """Severities, services, targets and labels, in one line; the URL stays a secret."""
+    text = '[channels.db]\nurl = "file:url"\nseverities = ["critical"]\ntargets = ["memory"]\nlabels = { team = ["a", "b"] }\n'
+    (tmp_path / "monitor.toml").write_text(text)
+    (tmp_path / "url").write_text("json://127.0.0.1/hidden")
+    result = run("check", "--offline", "--config", "monitor.toml", cwd=tmp_path)
+    assert "channel db: critical, memory, team=a|b, <secret from file:url>" in result.stdout
+    assert "hidden" not in result.stdout + result.stderr
