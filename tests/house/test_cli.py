@@ -134,8 +134,8 @@ def test_check_warns_about_a_server_that_is_down(tmp_path: Path) -> None:
 
 def test_check_says_which_alerts_a_channel_is_for(tmp_path: Path) -> None:
     """Severities, services, targets and labels, in one line; the URL stays a secret."""
-    text = '[channels.db]\nurl = "file:url"\nseverities = ["critical"]\ntargets = ["memory"]\nlabels = { team = ["a", "b"] }\n'
-    (tmp_path / "monitor.toml").write_text(text)
+    chosen = 'severities = ["critical"]\ntargets = ["memory"]\nlabels = { team = ["a", "b"] }\n'
+    (tmp_path / "monitor.toml").write_text(f'[channels.db]\nurl = "file:url"\n{chosen}')
     (tmp_path / "url").write_text("json://127.0.0.1/hidden")
     result = run("check", "--offline", "--config", "monitor.toml", cwd=tmp_path)
     assert "channel db: critical, memory, team=a|b, <secret from file:url>" in result.stdout
