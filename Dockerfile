@@ -7,6 +7,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY targets targets
 COPY exporter exporter
 COPY alerts alerts
+COPY docs/runbooks docs/runbooks
 COPY dashboards dashboards
 COPY monitoring monitoring
 # what is downloaded is kept in a cache: after a change of the source an image is built again in seconds

@@ -54,7 +54,7 @@ def drift_groups(configuration: Configuration, links: Links | None = None) -> tu
 
     ``links``: where messages lead; by default the monitor's own page.
     """
-    where = links or Links(f"{configuration.monitor.reached_at}/")
+    where = links or Links.to_page(configuration.monitor)
     every = max(EVERY, configuration.monitor.evaluation_interval)
     rarely = max(RARELY, every)
     found: list[Group] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from anvil_monitor.targets import Target, Unit
+from anvil_monitor.targets import Monitor, Target, Unit
 from anvil_monitor.targets import format_promql_duration as duration
 
 __all__ = [
@@ -49,20 +49,36 @@ LOOKED_BACK: Final = "target:looked_back"
 REQUESTS: Final = "service:requests"
 FAILED: Final = "service:failed_requests"
 
+# Below the monitor's page; what is filled in is filled into the commands of the runbook.
+RUNBOOKS: Final = "/runbooks/{alert}/{service}/{target}"
+
 # How many routes a message names: enough to begin with.
 COSTLIEST: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where an alert sends its reader. ``dashboard`` may hold ``{service}`` and ``{target}``."""
+    """Where an alert sends its reader. Both may hold ``{service}``, ``{target}`` and ``{alert}``."""
 
     dashboard: str
-    runbooks: str = "docs/runbooks"  # in the project's tree, as long as it has no address of its own
+    runbooks: str = "docs/runbooks/{alert}.md"  # in the project's tree
+
+    @classmethod
+    def to_page(cls, monitor: Monitor) -> Links:
+        """To the monitor's own page, which has the runbooks, too, unless the user has his own elsewhere."""
+        page = monitor.reached_at
+        return cls(f"{page}/#{{service}}/{{target}}", monitor.runbooks or f"{page}{RUNBOOKS}")
 
     def of(self, service: str, target: str, alert: str) -> dict[str, str]:
-        link = literal(self.dashboard).replace("{service}", service).replace("{target}", target)
-        return {"dashboard": link, "runbook_url": f"{self.runbooks}/{alert}.md"}
+        def filled(link: str) -> str:
+            words = {"{service}": service, "{target}": target, "{alert}": alert}
+            for place, word in words.items():
+                # A host has no service, a service no target: the step that would name them is left out.
+                for step in ("/", "#", "") if not word else ("",):
+                    link = link.replace(f"{step}{place}", word)
+            return link
+
+        return {"dashboard": filled(literal(self.dashboard)), "runbook_url": filled(literal(self.runbooks))}
 
 
 def target_labels(target: Target) -> dict[str, str]:

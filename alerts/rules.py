@@ -48,7 +48,7 @@ def rule_groups(configuration: Configuration, links: Links | None = None) -> tup
 
     ``links``: where messages lead; by default the monitor's own page.
     """
-    where = links or Links(f"{configuration.monitor.reached_at}/")
+    where = links or Links.to_page(configuration.monitor)
     groups: list[Group] = []
     for service in configuration.services:
         groups.append(patient_group(configuration, service))

@@ -21,6 +21,7 @@ MEASURED: Final = "blue"
 COLUMNS: Final = 24
 STAT: Final = (4, 4)
 SERIES: Final = (12, 8)
+PAGE: Final = (24, 26)
 
 # Ids of Grafana's unit registry (packages/grafana-data/src/valueFormats/categories.ts): "s" shows 0.2 as 200 ms,
 # "decbytes" counts in powers of ten, as the limits do (500 MB = 500,000,000 bytes).
@@ -154,6 +155,11 @@ def firing_table(x: int, y: int) -> Any:
         overrides=[_override("since", [{"id": "unit", "value": "dateTimeAsLocal"}])],
         thresholds=plain_thresholds(),
     )  # fmt: skip
+
+
+def page(markdown: str) -> Any:
+    """A text over the whole board."""
+    return core.Text(title="", content=markdown, mode=core.TEXT_MODE_MARKDOWN, gridPos=_place(PAGE, 0, 0))
 
 
 def plain_thresholds() -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ PANEL: Final = ("description", "fieldConfig", "gridPos", "options", "targets", "
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "stat": {"percentChangeColorMode": "standard", "showPercentChange": False, "wideLayout": True},
     "timeseries": {"legend": {"showLegend": True}, "tooltip": {"hideZeros": False}},
+    "text": {"code": {"language": "plaintext", "showLineNumbers": False, "showMiniMap": False}},
     "table": {"cellHeight": "sm", "frameIndex": 0, "showHeader": True},
 }
 
@@ -36,9 +37,11 @@ def complete(dashboard: Any, *, interval: str) -> dict[str, Any]:
     Raises ``ValueError`` for a panel type that is not completed here.
     """
     old = json.loads(json.dumps(dashboard, cls=DashboardEncoder))
+    variables = [_variable(variable) for variable in old["templating"]["list"]]
+    about_a_service = any(variable["name"] == "service" for variable in variables)
     return {
         **{key: old[key] for key in BOARD if old.get(key) is not None},
-        "annotations": {"list": [_grafana_annotations(), _firing_annotations()]},
+        "annotations": {"list": [_grafana_annotations(), *([_firing_annotations()] if about_a_service else [])]},
         "fiscalYearStartMonth": 0,
         "graphTooltip": 1,
         "id": None,
@@ -46,7 +49,7 @@ def complete(dashboard: Any, *, interval: str) -> dict[str, Any]:
         "panels": [_panel(panel, number, interval) for number, panel in enumerate(old["panels"], 1)],
         "preload": False,
         "schemaVersion": VERSION,
-        "templating": {"list": [_variable(variable) for variable in old["templating"]["list"]]},
+        "templating": {"list": variables},
         "timepicker": {},
         "version": 1,
         "weekStart": "",
@@ -59,6 +62,13 @@ def _panel(old: dict[str, Any], number: int, interval: str) -> dict[str, Any]:
         raise ValueError(f"panel {old['title']!r}: type {kind!r} is not completed here; known: {', '.join(OPTIONS)}")
     new = {key: old[key] for key in PANEL if old.get(key) is not None}
     new["id"] = number
+    if kind == "text":  # asks nothing
+        new.pop("targets", None)
+        return {
+            **new,
+            "fieldConfig": {"defaults": {}, "overrides": []},
+            "options": _merged(OPTIONS[kind], old["options"]),
+        }
     new["interval"] = interval
     new["datasource"] = DATASOURCE
     new["targets"] = [_target(target) for target in old["targets"]]

@@ -27,7 +27,17 @@ from anvil_monitor.targets import (
 )
 from anvil_monitor.targets.settings import OFF
 
-from . import asking, backtestcommand, commands, drillcommand, explaincommand, holding, rulecommands, telling
+from . import (
+    asking,
+    backtestcommand,
+    commands,
+    drillcommand,
+    explaincommand,
+    holding,
+    rulecommands,
+    runbookcommand,
+    telling,
+)
 
 EXAMPLES = """\
 examples:
@@ -36,6 +46,7 @@ examples:
   anvil-monitor up                   watch the server; page on http://127.0.0.1:9109
   anvil-monitor query target:value   ask PromQL
   anvil-monitor explain TargetMissed why does it fire, or not?
+  anvil-monitor runbook TargetMissed what to do about it
   anvil-monitor backtest             how often would each alert have fired last week?
   anvil-monitor drill                does an alert reach everybody, and how fast?
   anvil-monitor generate --check     are rules, dashboards and provisioning files fresh?
@@ -148,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
     rulecommands.add(command)
     backtestcommand.add(command, _config, _load)
     explaincommand.add(command, _config, _load)
+    runbookcommand.add(command, _config, _load)
     drillcommand.add(command, _config, _load)
     telling.add(command, _config, _load)
     return top

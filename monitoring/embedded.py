@@ -36,7 +36,20 @@ from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
 from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import actions, api, apistate, federate, holdingapi, remotewrite, selfmetrics, serving, terminal, userrules, web
+from . import (
+    actions,
+    api,
+    apistate,
+    federate,
+    holdingapi,
+    remotewrite,
+    runbookpages,
+    selfmetrics,
+    serving,
+    terminal,
+    userrules,
+    web,
+)
 from .alive import ailing
 from .history.history import History, HistoryError
 from .history.joined import MEMORY, HistoryStore
@@ -149,8 +162,9 @@ async def run(
         # What is pushed comes to the monitor's own address, and to the one where senders look first.
         written = remotewrite.Receiver(store, write_thread, clock).route()
         held = holdingapi.routes(outbox, pipeline.firing, clock, own_thread)
+        style = partial(web.page_file, "page.css")
+        held += runbookpages.routes(configuration, style)
         if signed:
-            style = partial(web.page_file, "page.css")
             held += actions.routes(signed, outbox, pipeline.firing, style, clock, own_thread)
         served = [*api.routes(sources), federate.route(sources), written, *routes(collector), *held]
         app = web.create_app(overview, served, collect, own_thread, token)

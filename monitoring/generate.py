@@ -39,7 +39,8 @@ def bundle_configuration() -> Configuration:
 
 def files(configuration: Configuration) -> dict[str, str]:
     """The text of every generated file by its path in the tree. Pure: the same configuration gives the same bytes."""
-    links = rules.Links(f"{GRAFANA}/d/{dashboards.UID}?var-service={{service}}")
+    runbooks = configuration.monitor.runbooks or f"{GRAFANA}/d/{dashboards.RUNBOOK_UID}{{alert}}"
+    links = rules.Links(f"{GRAFANA}/d/{dashboards.UID}?var-service={{service}}", runbooks)
     early = drift.drift_groups(configuration, links)  # a file of their own: their tests play hours, the others seconds
     groups = [group for group in rules.rule_groups(configuration, links) if group not in early]
     made = {

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anvil_monitor.alerts.links import PATH as ACT_PATH
 from anvil_monitor.alerts.outbox import OutboxError
+from anvil_monitor.alerts.runbooks import PATH as RUNBOOK_PATH
 from anvil_monitor.exporter import names
 from anvil_monitor.exporter.exposition import CONTENT_TYPE, Family, render
 
@@ -43,10 +44,10 @@ HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )  # fmt: skip
-# What asks for no token: whether it lives, what browsers send, who cannot keep a secret (their origin is checked), and
-# where the links of messages lead (their signature is).
+# What asks for no token: whether it lives, what browsers send, who cannot keep a secret (their origin is checked),
+# where the links of messages lead (their signature is), and what is no secret (runbooks).
 OPEN_PATHS: Final = ("/-/healthy",)
-OPEN_BELOW: Final = (f"{names.BEACON_PATH}/", f"{ACT_PATH}/")
+OPEN_BELOW: Final = (f"{names.BEACON_PATH}/", f"{ACT_PATH}/", f"{RUNBOOK_PATH}/")
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 

@@ -238,6 +238,7 @@ def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Mon
     return Monitor(heartbeat=table.secret("heartbeat"),
                    host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, retention_size=size,
                    templates=templates, flap_limit=telling.flap_limit(table), external_url=telling.external_url(table),
+                   runbooks=telling.runbooks(table),
                    **times)  # fmt: skip
 
 

@@ -263,6 +263,8 @@ class Monitor:
     flap_window: float = field(default=3600.0, kw_only=True)
     external_url: str = field(default="", kw_only=True)  # where people reach the page, if not at its address
     templates: Path | None = None
+    # Where the user's own runbooks are, with {alert}, {service} and {target} in it; empty: the monitor's, on its page.
+    runbooks: str = field(default="", kw_only=True)
 
     # The dead man's switch: a URL that is called every so many seconds while the monitor lives.
     heartbeat: Secret | None = field(default=None, kw_only=True)

@@ -19,7 +19,8 @@ CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
 MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
 CHANNEL_KEYS: Final = ("targets", "labels", "hours", "escalate_after", "repeat_interval")
 LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-MONITOR_KEYS: Final = ("flap_limit", "external_url")
+MONITOR_KEYS: Final = ("flap_limit", "external_url", "runbooks")
+RUNBOOK_WORDS: Final = ("alert", "service", "target")
 FLAP_LIMIT: Final = 5
 WEEKLY_KEYS: Final = ("days", "from", "to", "timezone")
 
@@ -72,6 +73,22 @@ def external_url(monitor: Table) -> str:
         what = f"external_url = {monitor.shown('external_url')} has a query"
         monitor.problem("external_url", what, "end it with its path")
     return url.rstrip("/")
+
+
+def runbooks(monitor: Table) -> str:
+    """Where the user's own runbooks are; empty where ours will do."""
+    if "runbooks" not in monitor.values:
+        return ""
+    url = monitor.url("runbooks", default="")
+    said = f"runbooks = {monitor.shown('runbooks')}"
+    example = 'as in "https://wiki.example.com/runbooks/{alert}"'
+    words = re.findall(r"\{([^{}]*)\}", url)
+    if unknown := [word for word in words if word not in RUNBOOK_WORDS]:
+        allowed = ", ".join(f"{{{word}}}" for word in RUNBOOK_WORDS)
+        monitor.problem("runbooks", f"{said} has an unknown {{{unknown[0]}}}", f"allowed: {allowed}; {example}")
+    elif url and "alert" not in words:
+        monitor.problem("runbooks", f"{said} leads to one page for every alert", f"put {{alert}} into it, {example}")
+    return url
 
 
 def _labels(channel: Table) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -207,8 +207,17 @@ function alertRow(alert) {
     make("div", { class: "what" }, make("strong", {}, alert.summary || alert.name),
       make("small", {}, [alert.name, alert.severity, alert.service].filter(Boolean).join(" · ")),
       alert.description && make("small", {}, alert.description),
-      alert.recovering ? make("small", {}, "The promise is kept again; the alert ends unless it is broken once more.") : null),
+      alert.recovering ? make("small", {}, "The promise is kept again; the alert ends unless it is broken once more.") : null,
+      runbook(alert)),
     make("div", { class: "when" }, `since ${clock(alert.since)}`, make("small", {}, age(alert.since)), acknowledge(alert)));
+}
+
+// What to do about it. An address comes from a rule file: only one that leads to a page is a link.
+function runbook(alert) {
+  if (!/^https?:\/\//.test(alert.runbook_url)) return null;
+  const link = make("a", { href: alert.runbook_url, target: "_blank", rel: "noreferrer" }, "Runbook");
+  link.setAttribute("aria-label", `Runbook of ${alert.name}, in a new tab`);
+  return make("small", {}, link);
 }
 
 // Whoever looks after an alert says so: it is not repeated then, and not escalated. Or nobody wants to hear of it.
