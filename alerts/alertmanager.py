@@ -1,7 +1,8 @@
-"""``alertmanager.yml`` for the bundle: group as the embedded pipeline groups, inhibit as it inhibits, post to us.
+"""``alertmanager.yml`` for the bundle: group as the pipeline groups, and post each group to the notifier.
 
-Silences, inhibition, grouping and repetition are Alertmanager's there; who is told, and the delivery itself, stay with
-the notifier, which has the channels. Within what Alertmanager 0.25 accepts.
+What is told to whom is decided in the notifier, by the same stages as in the embedded monitor. So there are no
+``inhibit_rules``: Alertmanager says nothing of what it inhibits, of its end neither. ``repeat_interval`` is no
+repetition for people but the sign of life of what goes on (:mod:`.posted`). Within what Alertmanager 0.25 accepts.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import Any, Final
 
 from anvil_monitor.targets import Configuration, Secret, format_promql_duration
 
-from . import inhibition, yamltext
+from . import yamltext
+from .posted import repeats
 from .rulefile import COMMENT
 from .ruleparts import WATCHDOG
+from .webhook import MAX_ALERTS
 
 NOTIFIER: Final = "http://notifier:9095/api/v1/alerts"  # where docker-compose.yml has it
 SECRETS: Final = "/run/secrets"
@@ -22,7 +25,7 @@ SECRETS: Final = "/run/secrets"
 def dump(configuration: Configuration, *, notifier: str = NOTIFIER) -> str:
     """The file. The notifier's token is named by the file it lies in, never written out."""
     monitor = configuration.monitor
-    webhook: dict[str, Any] = {"url": notifier, "send_resolved": True, "max_alerts": 0}
+    webhook: dict[str, Any] = {"url": notifier, "send_resolved": True, "max_alerts": MAX_ALERTS}
     if monitor.token is not None:
         credentials = {"type": "Bearer", "credentials_file": secret_file(monitor.token)}
         webhook["http_config"] = {"authorization": credentials}
@@ -31,14 +34,13 @@ def dump(configuration: Configuration, *, notifier: str = NOTIFIER) -> str:
         "group_by": ["service"],
         "group_wait": format_promql_duration(monitor.group_wait),
         "group_interval": format_promql_duration(monitor.group_interval),
-        "repeat_interval": format_promql_duration(monitor.repeat_interval),
+        "repeat_interval": format_promql_duration(repeats(monitor)),
     }
     if monitor.heartbeat is not None:
         route["routes"] = [_watchdog(monitor.heartbeat_interval)]
     document = {
         "route": route,
         "receivers": [{"name": "anvil-monitor", "webhook_configs": [webhook]}],
-        "inhibit_rules": inhibition.alertmanager_rules(),
     }
     return yamltext.dump(document, COMMENT)
 

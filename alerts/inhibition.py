@@ -1,4 +1,4 @@
-"""Which alert explains which other: one table, for our own pipeline and for Alertmanager's configuration.
+"""Which alert explains which other: one table.
 
 While an alert of ``source`` fires, nothing is told of the alerts in ``explains`` that share the labels in ``equal``
 with it. A label that an alert lacks is shared with nobody. An alert that is itself held back still explains others, as
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from .model import Alert
 
@@ -58,18 +58,3 @@ def explained(greater: Iterable[Alert]) -> Callable[[Alert], bool]:
             if alert.name == rule.source and (key := rule.key(alert)) is not None:
                 held[rule].add(key)
     return lambda alert: any(rule.concerns(alert) and rule.key(alert) in keys for rule, keys in held.items())
-
-
-def alertmanager_rules() -> list[dict[str, Any]]:
-    """The table as ``inhibit_rules``. Alertmanager takes a label that both sides lack for equal, so it is asked for."""
-    return [
-        {
-            "source_matchers": [f'alertname="{rule.source}"'],
-            "target_matchers": [
-                f'alertname=~"{"|".join(rule.explains)}"' if rule.explains else f'alertname!="{rule.source}"',
-                *(f'{label}!=""' for label in rule.equal),
-            ],
-            "equal": list(rule.equal),
-        }
-        for rule in TABLE
-    ]

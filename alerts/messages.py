@@ -14,12 +14,13 @@ from typing import Final
 from anvil_monitor.targets import format_duration
 
 from . import wording
-from .model import Alert, Notification
+from .model import LOST, Alert, Notification
 from .wording import TITLE_LENGTH as TITLE_LENGTH
 from .wording import plain as plain
 
 # An outage of everything must stay readable, and below the length at which chat services cut a message.
 ALERTS_SHOWN: Final = 10
+NOBODY_KNOWS: Final = "Whether it is over is not known: it may have ended while it was silenced there."
 
 
 class State(enum.StrEnum):
@@ -126,7 +127,7 @@ def _fires(alert: Alert, told: Notification, again: str = "") -> Part:
         alert,
         f"Still, for {again}: {first}" if again else first,
         (description,) if description and description not in (first, head) else (),
-        wording.details(alert),
+        wording.details(alert, told.at),
         wording.links(alert),
         value,
         limit,
@@ -150,6 +151,10 @@ def _recovered(alert: Alert, told: Notification) -> Part:
     lasted = format_duration(max(0.0, end - alert.starts_at))
     period = f"{lasted}, {since} to {wording.clock(end, told.at)}"
     links = wording.links(alert, runbook=False)
+    if quiet := plain(alert.annotations.get(LOST, ""), 40):
+        head = f"{wording.over(alert)}: Alertmanager has not mentioned it for {quiet}, it fired since {since}"
+        sentences = (NOBODY_KNOWS, f"It was: {wording.headline(alert)}")
+        return Part(State.OVER, alert, head, sentences, links=links, since=since, lasted=lasted)
     if not wording.measured(alert):
         head = f"{wording.over(alert)}, after {period}"
         was = f"It was: {wording.headline(alert)}"

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 # Alerts of each kind that a message carries: more than any form of it shows.
 CARRIED: Final = 20
+# The annotation of an alert of which nobody can say whether it is over: for how long nothing was heard of it.
+LOST: Final = "lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Notification:
         """Apprise's word for it: ``failure``, ``warning`` or, once nothing fires, ``success``."""
         open_alerts = self.firing + self.still
         if not open_alerts:
-            return "success"
+            return "warning" if any(LOST in alert.annotations for alert in self.resolved) else "success"
         return "failure" if any(alert.severity == "critical" for alert in open_alerts) else "warning"
 
 

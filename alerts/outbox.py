@@ -106,9 +106,9 @@ class Outbox:
 
     # -- writing
 
-    def record(self, drafts: Sequence[Draft], told: Sequence[Told], at: float, key: str = "") -> list[int]:
-        """Write messages and what their channels now know, all or nothing. ``key``: see :meth:`accepted`."""
-        if not (drafts or told or key):
+    def record(self, drafts: Sequence[Draft], told: Sequence[Told], at: float) -> list[int]:
+        """Write messages and what their channels now know, all or nothing."""
+        if not (drafts or told):
             return []
         ids: list[int] = []
         with self._remembered(told), self._transaction():
@@ -143,8 +143,6 @@ class Outbox:
                     "DELETE FROM told WHERE topic = ? AND channel = ? AND fingerprint = ?",
                     [(*place, fingerprint) for fingerprint in change.resolved],
                 )
-            if key:
-                self._db.execute("INSERT OR REPLACE INTO accepted VALUES (?, ?)", (key, at))
         for listener in self._listeners:
             listener()
         return ids
@@ -173,6 +171,10 @@ class Outbox:
             listener()
         return found
 
+    def prove(self, at: float) -> None:
+        """Write a row that says nothing: only that shows that what is to be told can be kept."""
+        self.execute("INSERT OR REPLACE INTO proof VALUES (1, ?)", at)
+
     def trim(self, now: float) -> None:
         """Forget what was finished long ago: the ledger keeps 30 days and 10,000 messages."""
         with self._transaction():
@@ -182,7 +184,6 @@ class Outbox:
                 " (SELECT id FROM messages WHERE state != 'queued' ORDER BY id DESC LIMIT 1 OFFSET ?)",
                 (KEEP_FINISHED,),
             )
-            self._db.execute("DELETE FROM accepted WHERE at < ?", (now - 3600,))
             self._db.execute("DELETE FROM silences WHERE ends < ?", (now - KEEP_SECONDS,))
 
     def _update(self, assignment: str, *values: Any) -> None:
@@ -249,16 +250,18 @@ class Outbox:
         rows = self._rows("SELECT fingerprint, min(at) AS at FROM told GROUP BY fingerprint")
         return {row["fingerprint"]: row["at"] for row in rows}
 
-    def accepted(self, key: str, since: float) -> bool:
-        """Was a batch recorded under ``key`` since then? (A sender that missed our answer sends it again.)"""
-        return bool(self._rows("SELECT 1 FROM accepted WHERE key = ? AND at >= ?", key, since))
-
-    # -- for silences.py and acks.py
+    # -- for silences.py, acks.py and posted.py
 
     def execute(self, statement: str, *values: Any) -> int:
         """Run one writing statement; the number of the row that it added."""
         with self._transaction():
             return int(self._db.execute(statement, values).lastrowid or 0)
+
+    def execute_all(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """Run writing statements, each with its values: all of them or none."""
+        with self._transaction():
+            for statement, values in statements:
+                self._db.execute(statement, values)
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         return [dict(row) for row in self._rows(query, *values)]

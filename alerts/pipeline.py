@@ -4,18 +4,16 @@ Each stage takes the batches of one round and hands on what is still to be told;
 Nothing is remembered by having been dropped: what is held back now is looked at again in the next round, so a full disk
 or a restart costs time, never a notification.
 
-Two settings run the same stages. Embedded, :meth:`Pipeline.update` gets every alert after every rule evaluation and all
-stages decide. Behind Alertmanager, which silences, inhibits, groups and deduplicates itself, :meth:`Pipeline.accept`
-runs only the rest.
+The embedded monitor calls :meth:`Pipeline.update` with every alert after every rule evaluation, the notifier with what
+Alertmanager said last (:mod:`.posted`), every second: the same stages decide in both.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from anvil_monitor.targets import Configuration
@@ -38,7 +36,6 @@ from .stages import (
     inhibit,
     route,
     silence,
-    trust,
 )
 from .waiting import escalate, hours
 
@@ -46,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 # Routing stands before deduplication because what is news differs from channel to channel.
 STAGES: Final[tuple[Stage, ...]] = (silence, inhibit, group, route, escalate, hours, deduplicate, enqueue)
-BEHIND_ALERTMANAGER: Final[tuple[Stage, ...]] = (route, trust, enqueue)
 
 
 class Pipeline:
@@ -73,12 +69,12 @@ class Pipeline:
         self._clock = clock
         self._measure = measure
         self._links = links
-        self._lock = threading.Lock()
         self._alerts: dict[str, Alert] = {}
         self._expires: dict[str, float] = {}
         self._unmentioned: dict[str, int] = {}
         self._lingering: dict[str, tuple[Alert, float]] = {}
         self._seen: dict[str, float] = {}
+        self._held: Collection[str] = ()
         self._flaps = Flaps(configuration.monitor.flap_limit, configuration.monitor.flap_window)
         self.problem: str | None = None
         self.decisions: tuple[Decision, ...] = ()
@@ -97,9 +93,12 @@ class Pipeline:
                 self._flaps.restore(alert, now)
         acks.forget(outbox, acks.current(outbox).keys() - self._alerts.keys())
 
-    def update(self, alerts: Sequence[Alert]) -> float | None:
-        """Take every alert that fires, and those that have just ended; then :meth:`tick`."""
-        now = self._clock()
+    def update(self, alerts: Sequence[Alert], held: Collection[str] = ()) -> float | None:
+        """Take every alert that fires, and those that have just ended; then :meth:`tick`.
+
+        ``held``: the fingerprints of those that somebody else holds back.
+        """
+        now, self._held = self._clock(), held
         self._unmentioned = {fingerprint: self._unmentioned.get(fingerprint, 0) + 1 for fingerprint in self._alerts}
         for alert in alerts:
             fingerprint = alert.fingerprint
@@ -117,11 +116,19 @@ class Pipeline:
         now = self._clock() if now is None else now
         self._age(now)
         self._flaps.settle(now)
-        round_ = self._round(now)
-        round_.inhibitors = self._inhibitors()
+        round_ = Round(
+            now,
+            self._configuration,
+            self._outbox,
+            self._inhibitors(),
+            self._held,
+            measure=self._measure,
+            links=self._links,
+            seen=self._seen,
+        )
         try:
             shown = tuple(self._flaps.shown(fingerprint, alert) for fingerprint, alert in self._alerts.items())
-            self._run(STAGES, round_, [Batch("", shown)])
+            self._run(round_, [Batch("", shown)])
             acks.forget(self._outbox, round_.acks.keys() - {alert.fingerprint for alert in shown if alert.firing})
             open_alerts = {fingerprint for known in self._outbox.told().values() for fingerprint in known}
         except OutboxError as error:
@@ -135,37 +142,21 @@ class Pipeline:
             del self._seen[fingerprint]
         return min(round_.next_look, default=None)
 
+    def knows(self, fingerprint: str) -> bool:
+        """Whether there is still something to be told of an alert, or it fires."""
+        return fingerprint in self._alerts
+
     def firing(self) -> list[Alert]:
         """The alerts that fire, told or not; one that flaps is among them."""
         shown = [self._flaps.shown(fingerprint, alert) for fingerprint, alert in list(self._alerts.items())]
         return [alert for alert in shown if alert.firing]
 
-    def accept(self, alerts: Sequence[Alert], key: str = "") -> bool:
-        """Write what Alertmanager posted. False if the same was written moments ago. Raises :class:`OutboxError`.
-
-        ``key`` names the contents of the post: Alertmanager sends it again when our answer did not reach it.
-        """
-        with self._lock:
-            now = self._clock()
-            if key and self._outbox.accepted(key, now - 0.9 * self._configuration.monitor.group_interval):
-                return False
-            services = dict.fromkeys(alert.service for alert in alerts)
-            batches = [Batch(name, tuple(a for a in alerts if a.service == name)) for name in services]
-            round_ = self._round(now)
-            round_.key = key
-            self._run(BEHIND_ALERTMANAGER, round_, batches)
-            acks.forget(self._outbox, round_.acks.keys() & {alert.fingerprint for alert in alerts if not alert.firing})
-            return True
-
-    def _round(self, now: float) -> Round:
-        return Round(now, self._configuration, self._outbox, measure=self._measure, links=self._links, seen=self._seen)
-
-    def _run(self, stages: Sequence[Stage], round_: Round, batches: list[Batch]) -> None:
+    def _run(self, round_: Round, batches: list[Batch]) -> None:
         round_.told, round_.told_at = self._outbox.told(), self._outbox.told_at()
         round_.acks = acks.current(self._outbox)
         if any(channel.escalate_after for channel in self._configuration.channels):
             round_.first_told = self._outbox.first_told()
-        for stage in stages:
+        for stage in STAGES:
             batches = stage(round_, batches)
         self.decisions = tuple(round_.decisions)
 

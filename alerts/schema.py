@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 TABLES: Final = """
 CREATE TABLE messages (
@@ -21,7 +21,6 @@ CREATE TABLE told (
   at REAL NOT NULL DEFAULT 0, PRIMARY KEY (topic, channel, fingerprint)) WITHOUT ROWID;
 CREATE TABLE told_at (topic TEXT NOT NULL, channel TEXT NOT NULL, at REAL NOT NULL,
   PRIMARY KEY (topic, channel)) WITHOUT ROWID;
-CREATE TABLE accepted (key TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE silences (
   id INTEGER PRIMARY KEY AUTOINCREMENT, matchers TEXT NOT NULL, author TEXT NOT NULL, reason TEXT NOT NULL,
   starts REAL NOT NULL, ends REAL NOT NULL);
@@ -29,6 +28,9 @@ CREATE TABLE acks (
   fingerprint TEXT PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE threads (
   channel TEXT NOT NULL, topic TEXT NOT NULL, reference TEXT NOT NULL, PRIMARY KEY (channel, topic)) WITHOUT ROWID;
+CREATE TABLE proof (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
+CREATE TABLE posted (
+  fingerprint TEXT PRIMARY KEY, origin TEXT NOT NULL, alert TEXT NOT NULL, held INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 # By the version that a file has: what leads to the next one.
@@ -49,6 +51,13 @@ MIGRATIONS: Final = {
     3: (
         "CREATE TABLE threads (channel TEXT NOT NULL, topic TEXT NOT NULL, reference TEXT NOT NULL,"
         " PRIMARY KEY (channel, topic)) WITHOUT ROWID",
+    ),
+    # What Alertmanager said last, in place of the keys of its posts; and a row that only shows that it can be written.
+    4: (
+        "DROP TABLE accepted",
+        "CREATE TABLE proof (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL)",
+        "CREATE TABLE posted (fingerprint TEXT PRIMARY KEY, origin TEXT NOT NULL, alert TEXT NOT NULL,"
+        " held INTEGER NOT NULL) WITHOUT ROWID",
     ),
 }
 

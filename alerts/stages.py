@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from anvil_monitor.targets import Channel, Configuration
@@ -56,9 +56,9 @@ class Round:
     configuration: Configuration
     outbox: Outbox
     inhibitors: Sequence[Alert] = ()
+    held: Collection[str] = ()  # the fingerprints of alerts that Alertmanager holds back
     measure: Measure | None = None
     links: LinksOf | None = None
-    key: str = ""
     acks: Mapping[str, Ack] = dataclasses.field(default_factory=dict)
     # By fingerprint: when the first channel was told, and since when an alert is here that no channel was told of.
     first_told: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -93,7 +93,8 @@ def silence(round_: Round, batches: list[Batch]) -> list[Batch]:
         return not (
             alert.firing
             and (
-                any(one.holds(alert.labels, now) for one in active)
+                alert.fingerprint in round_.held
+                or any(one.holds(alert.labels, now) for one in active)
                 or any(one.concerns(alert.service, alert.labels.get("target", "")) for one in windows)
             )
         )
@@ -136,7 +137,7 @@ def route(round_: Round, batches: list[Batch]) -> list[Batch]:
     for batch in batches:
         for channel in round_.configuration.channels:
             known = round_.told.get((batch.service, channel.name), {})
-            alerts = tuple(a for a in batch.alerts if _wants(channel, a) or a.fingerprint in known)
+            alerts = tuple(a for a in batch.alerts if wants(channel, a) or a.fingerprint in known)
             if alerts:
                 routed.append(dataclasses.replace(batch, channel=channel, alerts=alerts))
     return routed
@@ -169,26 +170,6 @@ def deduplicate(round_: Round, batches: list[Batch]) -> list[Batch]:
     return telling
 
 
-def trust(round_: Round, batches: list[Batch]) -> list[Batch]:
-    """Behind Alertmanager, in place of deduplicate: it has decided that this is to be told."""
-    telling: list[Batch] = []
-    for batch in batches:
-        place = (batch.service, channel_of(batch).name)
-        known = round_.told.get(place, {})
-        same = {alert.fingerprint for alert in batch.alerts if alert.fingerprint in known
-                and (not alert.firing or known[alert.fingerprint].starts_at == alert.starts_at)}  # fmt: skip
-        firing, still, resolved = _sort(batch.alerts, {key: known[key] for key in same})
-        if not (firing or still or resolved):
-            round_.decisions.append(Decision(*place, False, "nothing it was told of"))
-            continue
-        if not (firing or resolved) and all(alert.fingerprint in round_.acks for alert in still):
-            round_.decisions.append(Decision(*place, False, "acknowledged"))
-            continue
-        reason = "new alerts" if firing else "alerts resolved" if resolved else "repeat interval elapsed"
-        telling.append(_told(round_, batch, reason, firing, still, resolved))
-    return telling
-
-
 def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
     """Write the messages, and what their channels now know, into the outbox: all of the round or nothing."""
     drafts: list[Draft] = []
@@ -203,7 +184,7 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
         # What goes on is on disk already; of thousands only those are written that began anew.
         anew = tuple(a for a in note.still if known[a.fingerprint].starts_at != a.starts_at)
         told.append(Told(batch.service, channel_of(batch).name, note.firing + anew, resolved))
-    round_.outbox.record(drafts, told, round_.now, round_.key)
+    round_.outbox.record(drafts, told, round_.now)
     for batch, draft in zip(batches, drafts, strict=True):
         round_.decisions.append(Decision(batch.service, draft.channel, True, draft.cause))
         logger.info("channel %s is told about %s: %s", draft.channel, batch.service or "alerts", draft.cause)
@@ -214,7 +195,8 @@ def _filter(batches: list[Batch], keep: Callable[[Alert], bool]) -> list[Batch]:
     return [dataclasses.replace(batch, alerts=tuple(a for a in batch.alerts if keep(a))) for batch in batches]
 
 
-def _wants(channel: Channel, alert: Alert) -> bool:
+def wants(channel: Channel, alert: Alert) -> bool:
+    """Whether ``alert`` is among what ``channel`` is for."""
     chosen = ((channel.services, alert.service), (channel.severities, alert.severity),
               (channel.targets, alert.labels.get("target", "")))  # fmt: skip
     if any(among and given not in among for among, given in chosen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -17,8 +18,17 @@ class WebhookError(Exception):
     """A body that is no webhook. The text says where it is wrong, what was found and what is allowed."""
 
 
-def alerts_from_webhook(body: bytes, now: float) -> tuple[tuple[Alert, ...], str]:
-    """The alerts of a webhook body, and a key that is the same when Alertmanager sends the same again."""
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What was posted: alerts of the group ``origin``, all of them that are not held back where it is ``whole``."""
+
+    alerts: tuple[Alert, ...]
+    origin: str
+    whole: bool
+
+
+def post_from_webhook(body: bytes, now: float) -> Post:
+    """What a webhook body says. Raises :class:`WebhookError`."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -34,9 +44,10 @@ def alerts_from_webhook(body: bytes, now: float) -> tuple[tuple[Alert, ...], str
     if len(items) > MAX_ALERTS:
         raise WebhookError(f'"alerts" holds {len(items)}; at most {MAX_ALERTS} are taken at once')
     alerts = tuple(alert_from_webhook(item, now, f"alerts[{index}]") for index, item in enumerate(items))
-    parts = [str(document.get("groupKey"))]
-    parts += [f"{alert.fingerprint} {alert.starts_at} {alert.firing}" for alert in alerts]
-    return alerts, hashlib.blake2s("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    # A receiver may post to us for several routes; of a group's key only its sameness counts.
+    parts = (str(document.get("receiver")), str(document.get("groupKey")))
+    origin = hashlib.blake2s("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return Post(alerts, origin, not document.get("truncatedAlerts"))
 
 
 def alert_from_webhook(item: object, now: float, where: str = "alert") -> Alert:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +226,8 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _exporter(options: argparse.Namespace) -> int:
+    from anvil_monitor.alerts.guard import Guard
     from anvil_monitor.exporter.server import Collector, create_app, otlp_app
-
-    from .web import Guard
 
     configuration = _load(options)
     monitor = configuration.monitor
@@ -251,7 +250,9 @@ def _notifier(options: argparse.Namespace) -> int:
     from anvil_monitor.alerts.notifier import create_app
 
     configuration = _load(options)
-    return commands.serve(create_app(configuration, dict(os.environ)), configuration, "notifier")
+    style = resources.files(__package__) / "page" / "page.css"  # of the page; the rest of it is not loaded here
+    app = create_app(configuration, dict(os.environ), css=style.read_bytes, trusted=options.trusted_network)
+    return commands.serve(app, configuration, "notifier")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from anvil_monitor.alerts import letters, rulefile, salvage, templates
+from anvil_monitor.alerts import actions, holdingapi, letters, rulefile, salvage, templates
 from anvil_monitor.alerts.delivery import Delivery
+from anvil_monitor.alerts.guard import Guard
 from anvil_monitor.alerts.heartbeat import Heartbeat
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.notifier import OUTBOX_FILE
@@ -37,11 +38,9 @@ from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
 from . import (
-    actions,
     api,
     apistate,
     federate,
-    holdingapi,
     remotewrite,
     runbookpages,
     selfmetrics,
@@ -198,7 +197,7 @@ async def run(
             shown.say(f"page and API on {url}")
             if pushed is not None:
                 stack.enter_context(pushed)
-                guarded = web.Guard(otlp_app(collector), pushed.getsockname()[0], token)
+                guarded = Guard(otlp_app(collector), pushed.getsockname()[0], token)
                 await servers.enter_async_context(serving.served(guarded, pushed))
                 shown.say(f"OpenTelemetry metrics are taken on {serving.url(pushed)}{OTLP_PATH}")
             elif no_otlp:

@@ -237,7 +237,9 @@ def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Mon
     templates = table.file("templates")
     return Monitor(heartbeat=table.secret("heartbeat"),
                    host=host, port=port, data=data, token=token, otlp=otlp, rules=rules, retention_size=size,
-                   templates=templates, flap_limit=telling.flap_limit(table), external_url=telling.external_url(table),
+                   templates=templates, flap_limit=telling.flap_limit(table),
+                   external_url=telling.base_url(table, "external_url"),
+                   prometheus=telling.base_url(table, "prometheus"),
                    runbooks=telling.runbooks(table),
                    **times)  # fmt: skip
 

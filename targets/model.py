@@ -262,6 +262,7 @@ class Monitor:
     flap_limit: int = field(default=5, kw_only=True)
     flap_window: float = field(default=3600.0, kw_only=True)
     external_url: str = field(default="", kw_only=True)  # where people reach the page, if not at its address
+    prometheus: str = field(default="", kw_only=True)  # what the notifier of the bundle asks for what it tells
     templates: Path | None = None
     # Where the user's own runbooks are, with {alert}, {service} and {target} in it; empty: the monitor's, on its page.
     runbooks: str = field(default="", kw_only=True)

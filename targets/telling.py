@@ -19,7 +19,7 @@ CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
 MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
 CHANNEL_KEYS: Final = ("targets", "labels", "hours", "escalate_after", "repeat_interval")
 LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-MONITOR_KEYS: Final = ("flap_limit", "external_url", "runbooks")
+MONITOR_KEYS: Final = ("flap_limit", "external_url", "prometheus", "runbooks")
 RUNBOOK_WORDS: Final = ("alert", "service", "target")
 FLAP_LIMIT: Final = 5
 WEEKLY_KEYS: Final = ("days", "from", "to", "timezone")
@@ -66,12 +66,11 @@ def flap_limit(monitor: Table) -> int:
     return monitor.integer("flap_limit", default=FLAP_LIMIT, least=0, most=1000)
 
 
-def external_url(monitor: Table) -> str:
-    """Where people reach the page, without a slash at its end; empty where nobody has said."""
-    url = monitor.url("external_url", default="") if "external_url" in monitor.values else ""
+def base_url(monitor: Table, key: str) -> str:
+    """A URL that paths are put behind, without a slash at its end; empty where nobody has said."""
+    url = monitor.url(key, default="") if key in monitor.values else ""
     if "?" in url or "#" in url:
-        what = f"external_url = {monitor.shown('external_url')} has a query"
-        monitor.problem("external_url", what, "end it with its path")
+        monitor.problem(key, f"{key} = {monitor.shown(key)} has a query", "end it with its path")
     return url.rstrip("/")
 
 

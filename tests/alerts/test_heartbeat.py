@@ -176,6 +176,9 @@ def test_the_keys_of_monitor_toml() -> None:
     assert HIDDEN not in str(wrong.value)
 
 
+HERE = "http://127.0.0.1:9095"
+
+
 def posted(name: str, status: str = "firing") -> dict[str, Any]:
     alert = {"status": status, "labels": {"alertname": name, "service": "anvil-monitor", "severity": "none"},
              "annotations": {}, "startsAt": "2026-01-31T12:00:00Z", "endsAt": "2026-01-31T12:01:00Z"}  # fmt: skip
@@ -190,7 +193,7 @@ def test_the_notifier_beats_when_the_watchdog_is_posted(
     waiting: Waiting, configure: Callable[..., Configuration], until: Callable[..., Any]
 ) -> None:
     """Each post of a firing Watchdog is one beat, also where the same was posted before; no other alert is."""
-    with TestClient(create_app(watched(configure), {"BEAT": waiting.url})) as client:
+    with TestClient(create_app(watched(configure), {"BEAT": waiting.url}), base_url=HERE) as client:
         for name, status in (("TargetMissed", "firing"), ("Watchdog", "resolved")):
             assert client.post("/api/v1/alerts", json=posted(name, status)).status_code == 200
         for count in (1, 2):
@@ -207,8 +210,8 @@ def test_a_notifier_that_cannot_write_does_not_beat(
     def full(*_: Any) -> None:
         raise OutboxError("database or disk is full")
 
-    monkeypatch.setattr(Outbox, "record", full)
-    with TestClient(create_app(watched(configure), {"BEAT": waiting.url})) as client:
+    monkeypatch.setattr(Outbox, "prove", full)
+    with TestClient(create_app(watched(configure), {"BEAT": waiting.url}), base_url=HERE) as client:
         status = client.post("/api/v1/alerts", json=posted("Watchdog")).status_code
     assert status == 503
     assert waiting.calls == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from anvil_monitor.alerts import notifier
 from anvil_monitor.alerts.forms import Form
 from anvil_monitor.alerts.letters import Letter
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.notifier import MAX_BODY, create_app
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
-from anvil_monitor.alerts.pipeline import Pipeline
+from anvil_monitor.alerts.rounds import Rounds
 from anvil_monitor.alerts.sender import Outcome
 from anvil_monitor.alerts.webhook import WebhookError, alert_from_webhook
 from anvil_monitor.targets import Channel, ConfigurationError, Secret
@@ -56,15 +58,28 @@ def webhook(*alerts: Alert, key: str = '{}:{service="app"}') -> dict[str, Any]:
     }  # fmt: skip
 
 
+class AtOnce(Rounds):
+    """What is posted has been told when it is answered."""
+
+    def take(self, *arguments: Any) -> bool:
+        fresh = super().take(*arguments)
+        self.round()
+        return fresh
+
+
 @pytest.fixture
-def serve(configure: Any, clock: Any) -> Iterator[Callable[..., tuple[TestClient, Recorder]]]:
+def serve(
+    configure: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[TestClient, Recorder]]]:
     """A notifier with given channels and monitor settings, running until the test ends."""
     clients: list[TestClient] = []
+    monkeypatch.setattr(notifier, "Rounds", AtOnce)
 
     def start(channels: Any = None, **monitor: Any) -> tuple[TestClient, Recorder]:
         sender = Recorder()
+        monitor = {"group_wait": 0.0, **monitor}
         app = create_app(configure(channels or {"team": URL}, **monitor), {}, sender=sender, clock=clock)
-        client = TestClient(app)
+        client = TestClient(app, base_url="http://127.0.0.1:9095")
         client.__enter__()
         clients.append(client)
         return client, sender
@@ -93,22 +108,20 @@ def test_firing_then_resolved(serve: Any, clock: Any, alerts: Any) -> None:
     ]
 
 
-def test_on_disk_before_the_answer(serve: Any, tmp_path: Path, alerts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer 200 comes after the message is in the file: another connection sees it."""
+def test_on_disk_before_the_answer(
+    serve: Any, tmp_path: Path, alerts: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the answer 200 what was posted is in the file: another connection sees it. After a kill it is told."""
     client, _ = serve()
-    seen: list[int] = []
-    real = Pipeline.accept
-
-    def accept(pipeline: Pipeline, *arguments: Any) -> bool:
-        result = real(pipeline, *arguments)
-        other = Outbox(tmp_path / "outbox.sqlite3")
-        seen.append(len(other.ledger()))
-        other.close()
-        return result
-
-    monkeypatch.setattr(Pipeline, "accept", accept)
+    monkeypatch.setattr(AtOnce, "round", lambda _: None)  # killed before the next one
     assert client.post("/api/v1/alerts", json=webhook(alerts.missed())).status_code == 200
-    assert seen == [1]
+    with contextlib.closing(Outbox(tmp_path / "outbox.sqlite3")) as other:
+        assert [Alert.from_json(row["alert"]) for row in other.rows("SELECT * FROM posted")] == [alerts.missed()]
+    assert ledger(client) == []
+    monkeypatch.undo()
+    client.__exit__(None, None, None)
+    again, _ = serve()
+    asyncio.run(until(lambda: ledger(again) == ["team: app: API response time 312 ms, target < 200 ms"]))
 
 
 def test_the_same_post_again(serve: Any, clock: Any, alerts: Any) -> None:
@@ -194,13 +207,16 @@ def test_limits_and_types(serve: Any, alerts: Any) -> None:
 
 
 def test_a_token_is_asked_for(serve: Any, alerts: Any) -> None:
-    """With a token, posts and the ledger need it; health and metrics do not."""
+    """With a token, posts, the ledger, silences and acknowledgements need it; health and metrics do not."""
     client, _ = serve(token=Secret("monitor.toml", "s3cret"))
     body = webhook(alerts.missed())
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
         answer = client.post("/api/v1/alerts", json=body, headers=headers)
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-        assert client.get("/api/v1/notifications", headers=headers).status_code == 401
+        assert (answer.status_code, answer.headers["www-authenticate"][:5]) == (401, "Basic")
+        for path in ("notifications", "silences", "acks"):
+            assert client.get(f"/api/v1/{path}", headers=headers).status_code == 401
+        for path in ("silences", "acks"):
+            assert client.post(f"/api/v1/{path}", json={}, headers=headers).status_code == 401
     assert client.get("/-/healthy").status_code == 200
     assert client.get("/metrics").status_code == 200
     right = {"Authorization": "Bearer s3cret"}
@@ -229,7 +245,7 @@ def test_a_disk_that_fails(serve: Any, alerts: Any, monkeypatch: pytest.MonkeyPa
         raise OutboxError("no space is left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "record", full)
+        patch.setattr(Outbox, "execute_all", full)
         answer = client.post("/api/v1/alerts", json=webhook(alerts.missed()))
         assert answer.status_code == 503
     assert client.post("/api/v1/alerts", json=webhook(alerts.missed())).json()["status"] == "accepted"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from anvil_monitor.alerts import alertmanager, inhibition, matchers, silences
 from anvil_monitor.alerts.matchers import Matcher, MatcherError
@@ -45,8 +46,23 @@ def stamp(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()
 
 
+def inhibit_rules() -> list[dict[str, Any]]:
+    """Our table in Alertmanager's words. It takes a label that both sides lack for equal, so it is asked for."""
+    return [
+        {
+            "source_matchers": [f'alertname="{rule.source}"'],
+            "target_matchers": [
+                f'alertname=~"{"|".join(rule.explains)}"' if rule.explains else f'alertname!="{rule.source}"',
+                *(f'{label}!=""' for label in rule.equal),
+            ],
+            "equal": list(rule.equal),
+        }
+        for rule in inhibition.TABLE
+    ]
+
+
 class Alertmanager:
-    """A real one, running our generated configuration, that posts what it tells to :attr:`told`."""
+    """A real one, with our generated configuration and our table, that posts what it tells to :attr:`told`."""
 
     def __init__(self, configuration: Any, folder: Path) -> None:
         self.told: list[dict[str, Any]] = []
@@ -65,8 +81,10 @@ class Alertmanager:
         self._sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
         self._thread = threading.Thread(target=self._sink.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
+        self._sink_url = f"http://127.0.0.1:{self._sink.server_address[1]}"
         file = folder / "alertmanager.yml"
-        file.write_text(alertmanager.dump(configuration, notifier=f"http://127.0.0.1:{self._sink.server_address[1]}/"))
+        generated = yaml.safe_load(alertmanager.dump(configuration, notifier=f"{self._sink_url}/"))
+        file.write_text(yaml.safe_dump({**generated, "inhibit_rules": inhibit_rules()}))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         arguments = [f"--config.file={file}", f"--storage.path={folder / 'data'}", "--cluster.listen-address=",

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from anvil_monitor.alerts.guard import Guard
 from anvil_monitor.alerts.letters import Letter
 from anvil_monitor.alerts.notifier import create_app
 from anvil_monitor.alerts.sender import Outcome
@@ -25,7 +26,6 @@ from anvil_monitor.monitoring.promql import Engine
 from anvil_monitor.monitoring.samples import labels_of
 from anvil_monitor.monitoring.store import Store
 from anvil_monitor.monitoring.threads import Threads
-from anvil_monitor.monitoring.web import Guard
 from anvil_monitor.targets import Channel, Secret, load
 
 NOW = 1_800_000_000.0
@@ -76,7 +76,9 @@ def notifier(tmp_path: Path) -> Iterator[Callable[..., Caller]]:
             configuration = replace(shipped, channels=channels, monitor=monitor)
             app = create_app(configuration, {}, sender=Nobody(), clock=lambda: NOW)
             call = ends.enter_context(Caller(app))
-            running = app.router.lifespan_context(app)
+            assert isinstance(app, Guard)
+            assert isinstance(app.app, Starlette)
+            running = app.app.router.lifespan_context(app.app)
             call.loop.run_until_complete(running.__aenter__())
             ends.callback(lambda: call.loop.run_until_complete(running.__aexit__(None, None, None)))
             return call
@@ -185,7 +187,7 @@ def test_hostile_parameters(api: Caller) -> None:
 def test_bodies_without_end(api: Caller, notifier: Callable[..., Caller]) -> None:
     """A body is given up at its limit, however it is cut into pieces."""
     assert api("POST", "/api/v1/query", b"query=" + b"x" * 3_000_000, chunk=1000)[0] == 400
-    status, answer = notifier()("POST", "/api/v1/alerts", b"[" * 3_000_000, headers=JSON, chunk=1000)
+    status, answer = notifier()("POST", "/api/v1/alerts", b"[" * 5_000_000, headers=JSON, chunk=1000)
     assert (status, "error" in json.loads(answer)) == (413, True)
 
 

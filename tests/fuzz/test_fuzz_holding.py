@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
+from anvil_monitor.alerts import actions, holdingapi
 from anvil_monitor.alerts.links import Links
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox
-from anvil_monitor.monitoring import actions, holdingapi
 
 NOW = 1_800_000_000.0
 FIRES = Alert({"alertname": "A", "service": "shop"}, {"summary": "<b>"}, NOW - 60)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from anvil_monitor.alerts import actions
 from anvil_monitor.alerts.model import Alert
-from anvil_monitor.monitoring import actions
 from anvil_monitor.targets import Configuration, Secret
 
 EXTERNAL = "https://monitor.test"

@@ -18,14 +18,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from anvil_monitor.alerts import acks, links, silences
-from anvil_monitor.alerts.links import ACTIONS, PATH, LinkError, Links
-from anvil_monitor.alerts.matchers import Matcher
-from anvil_monitor.alerts.messages import plain
-from anvil_monitor.alerts.model import Alert
-from anvil_monitor.alerts.outbox import Outbox, OutboxError
-from anvil_monitor.alerts.taking import RefusedError, any_body
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
+
+from . import acks, links, silences
+from .links import ACTIONS, PATH, LinkError, Links
+from .matchers import Matcher
+from .messages import plain
+from .model import Alert
+from .outbox import Outbox, OutboxError
+from .taking import RefusedError, any_body
 
 logger = logging.getLogger(__name__)
 

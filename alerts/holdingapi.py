@@ -1,6 +1,6 @@
 """What a person may hold back, over HTTP: ``/api/v1/silences`` and ``/api/v1/acks``.
 
-Who may read the monitor may hold back what it tells: the guard of ``web.py`` asks for the token or a loopback name.
+Who may read the monitor may hold back what it tells: :mod:`.guard` asks for the token or a loopback name.
 What changes something must be declared as JSON, which a web page elsewhere cannot send unasked: the browser would ask
 us first, and nobody answers it.
 """
@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from anvil_monitor.alerts import acks, matchers, silences
-from anvil_monitor.alerts.model import Alert
-from anvil_monitor.alerts.outbox import Outbox, OutboxError
-from anvil_monitor.alerts.taking import RefusedError, json_body
+from . import acks, matchers, silences
+from .model import Alert
+from .outbox import Outbox, OutboxError
+from .taking import RefusedError, json_body
 
 logger = logging.getLogger(__name__)
 
