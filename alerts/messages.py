@@ -127,7 +127,7 @@ def _fires(alert: Alert, told: Notification, again: str = "") -> Part:
         alert,
         f"Still, for {again}: {first}" if again else first,
         (description,) if description and description not in (first, head) else (),
-        wording.details(alert),
+        wording.details(alert, told.at),
         wording.links(alert),
         value,
         limit,

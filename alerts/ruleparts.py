@@ -21,6 +21,7 @@ __all__ = [
     "number",
     "quoted",
     "recorded",
+    "since_deploy",
     "target_labels",
 ]
 
@@ -48,6 +49,7 @@ OVER: Final = "target:over"
 LOOKED_BACK: Final = "target:looked_back"
 REQUESTS: Final = "service:requests"
 FAILED: Final = "service:failed_requests"
+VERSION_SINCE: Final = "service:version_since"
 
 # Below the monitor's page; what is filled in is filled into the commands of the runbook.
 RUNBOOKS: Final = "/runbooks/{alert}/{service}/{target}"
@@ -86,7 +88,15 @@ def target_labels(target: Target) -> dict[str, str]:
 
 
 def about(target: Target) -> dict[str, str]:
-    return {"title": target.title, "unit": target.unit.value}
+    return {"title": target.title, "unit": target.unit.value, **since_deploy(target.service)}
+
+
+def since_deploy(service: str) -> dict[str, str]:
+    """Which version of ``service`` came last, and when (Unix seconds); empty where no version is known."""
+    # Also for a while after nothing has answered any more.
+    known = f"last_over_time({VERSION_SINCE}{{service={quoted(service)}}}[1h])"
+    newest = f"{{{{ with query `topk(1, {known})` }}}}{{{{ %s }}}}{{{{ end }}}}"
+    return {"version": newest % '. | first | label "service_version"', "deploy": newest % ". | first | value"}
 
 
 def recorded(series: str, target: Target, name: str = "") -> str:

@@ -15,12 +15,14 @@ from .ruleparts import (
     FAILED,
     REQUESTS,
     STUCK,
+    VERSION_SINCE,
     Links,
     costliest,
     duration,
     literal,
     number,
     quoted,
+    since_deploy,
 )
 
 # A scrape that fails once is a hiccup, three in a row are a fact; below 15 s a plain restart would page.
@@ -48,15 +50,37 @@ STUCK_LIMITS: Final = 10  # … and never less than this many times the slowest 
 CRASH_MINUTES: Final = 10
 CRASH_LEAST: Final = 4
 
+# Seconds without any version after which the one that comes is new: a restart or a short outage is no deploy.
+FORGOTTEN: Final = 3600.0
+
 
 def service_group(configuration: Configuration, service: Service, links: Links) -> Group:
     """What is told of ``service`` itself, after what is recorded of its requests."""
-    rules: list[Rule] = [*_requests(configuration, service), _down(configuration, service, links)]
+    rules: list[Rule] = [*_requests(configuration, service), _version(configuration, service)]
+    rules.append(_down(configuration, service, links))
     rules.append(_errors(configuration, service, links))
     if not service.pushes:  # what is measured from its end, as OpenTelemetry does, knows no request that has none
         rules.append(_stuck(configuration, service, links))
     rules.append(_crashing(configuration, service, links))
     return Group(f"service {service.name}", configuration.monitor.evaluation_interval, tuple(rules))
+
+
+def _version(configuration: Configuration, service: Service) -> Recording:
+    """When each version that runs was first seen (Unix seconds); it reads itself.
+
+    What went on, beside a newer one or not, is the same still; so is the newest one after a restart. What comes back
+    after a newer one is a deploy, too.
+    """
+    own = f"{{service={quoted(service.name)}}}"
+    running = f"max by (service, service_version) ({names.SERVICE_VERSION.name}{own})"
+    known = f"last_over_time({VERSION_SINCE}{own}[{duration(FORGOTTEN)}])"
+    expr = (
+        f"(\n  last_over_time({VERSION_SINCE}{own}[{duration(2 * shortest(configuration))}])\n"
+        f"  or\n  {known} == on (service) group_left () max by (service) ({known})\n)\n"
+        f"and on (service, service_version)\n{running}\n"
+        f"or on (service, service_version)\n{running} * 0 + time()"
+    )
+    return Recording(VERSION_SINCE, expr, {})
 
 
 def shortest(configuration: Configuration) -> float:
@@ -126,6 +150,7 @@ def _errors(configuration: Configuration, service: Service, links: Links) -> Ale
         f"least: over {format_duration(pairs[0][0])}, or with little traffic over {format_duration(pairs[1][0])}.",
         "routes": costliest(" or ".join(failing), "failed"),
         "title": service.name,
+        **since_deploy(service.name),
         **links.of(service.name, "", ERRORS),
     }
     return Alerting(ERRORS, expr, down_hold(configuration), short, _labels(service), annotations)
@@ -147,6 +172,7 @@ def _stuck(configuration: Configuration, service: Service, links: Links) -> Aler
         "description": f"Its oldest request has waited for more than {format_duration(age)}: whoever asked has gone "
         "by now. A worker or a thread hangs, and no duration tells of it, because the request has not ended.",
         "title": service.name,
+        **since_deploy(service.name),
         **links.of(service.name, "", STUCK),
     }
     # It has waited already; kept, because the next stuck one follows the one that a restart has ended.
@@ -164,6 +190,7 @@ def _crashing(configuration: Configuration, service: Service, links: Links) -> A
         "description": f"In {{{{ $value }}}} of the last {CRASH_MINUTES} spans of {format_duration(minute)} a process "
         "of it was replaced by a new one: that is no deploy. What its requests waited for is lost each time.",
         "title": service.name,
+        **since_deploy(service.name),
         **links.of(service.name, "", CRASHING),
     }
     return Alerting(CRASHING, expr, 0.0, 5 * minute, _labels(service), annotations)
@@ -182,6 +209,7 @@ def _down(configuration: Configuration, service: Service, links: Links) -> Alert
         "summary": f"{service.name} does not answer",
         "description": f"{what} for {format_duration(hold)}: {service.name} is stopped, hangs, or cannot be reached.",
         "title": service.name,
+        **since_deploy(service.name),
         **links.of(service.name, "", DOWN),
     }
     # Kept as long as it was waited for: a server that dies again after one good scrape is still one outage.

@@ -17,6 +17,7 @@ from anvil_monitor.targets import Unit, format_value
 
 from .model import LOST, Alert
 from .ruleparts import MISSES
+from .versions import since_deploy
 
 TITLE_LENGTH: Final = 160
 TEXT_LENGTH: Final = 600
@@ -111,12 +112,20 @@ def promise(alert: Alert) -> str:
     return f"< {in_unit(bound, alert)}"
 
 
-def details(alert: Alert) -> tuple[tuple[str, str], ...]:
-    """What the rules know beyond value and limit: the usual value, the deploy, the routes or processes to look at."""
+def details(alert: Alert, now: float | None = None) -> tuple[tuple[str, str], ...]:
+    """What the rules know beyond value and limit: the usual value, the deploy, the routes or processes to look at.
+
+    ``now``: when it is told, by default when the alert began.
+    """
+    deployed = since_deploy(alert, lambda at: clock(at, alert.starts_at if now is None else now))
     found: list[tuple[str, str]] = []
     for key, head in DETAILS:
         lines = [plain(line, 200) for line in alert.annotations.get(key, "").splitlines()]
         lines = [line for line in lines if line]
+        if key == "version" and deployed:
+            lines = [plain(deployed, 200)]
+        if key == "deploy" and deployed:
+            continue
         if key == "baseline" and lines:
             lines = [number(lines[0], alert)]
         more = [f"and {len(lines) - LINES_SHOWN} more"] if len(lines) > LINES_SHOWN else []

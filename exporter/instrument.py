@@ -30,6 +30,7 @@ from .recorder import Recorder, recorder_for
 from .registry import adopt, others
 from .routes import Routes
 from .telemetry import still
+from .versions import version_families, version_of
 from .workers import families as process_families
 from .wsgi import WsgiApplication, WsgiMiddleware
 
@@ -67,6 +68,7 @@ class Options(TypedDict, total=False):
     metrics_path: str
     beacon_path: str
     directory: str | os.PathLike[str] | None
+    version: str | None
     traces: bool
     meters: bool
     registry: Any
@@ -85,6 +87,7 @@ class Instrument:
         self._route: Callable[[Any], str | None] | None = None
         self._paths = ("/metrics", "/anvil-monitor/beacon")
         self._traces = False
+        self.version = version_of(os.environ)
 
     @property
     def folder(self) -> Path:
@@ -102,8 +105,8 @@ class Instrument:
         return self._exposer.text(openmetrics, private, self._besides)
 
     def _besides(self, pids: Sequence[int]) -> list[Family]:
-        """What is not in the pages: the workers as processes, and collectors of the user's own."""
-        return [*process_families(pids), *others(self.recorder)]
+        """What is not in the pages: the version, the workers as processes, and collectors of the user's own."""
+        return [*version_families(self.version), *process_families(pids), *others(self.recorder)]
 
     def watch(self, engine: Any) -> None:
         """Time the queries of ``engine``, a SQLAlchemy ``Engine`` or ``AsyncEngine``."""
@@ -142,15 +145,18 @@ class Instrument:
 def instrument(
     app: Any, *, service: str | None = None, configuration: Configuration | str | os.PathLike[str] | None = None,
     engine: Any = None, metrics_path: str = "/metrics", beacon_path: str = "/anvil-monitor/beacon",
-    directory: str | os.PathLike[str] | None = None, traces: bool = False, meters: bool = True, registry: Any = True,
+    directory: str | os.PathLike[str] | None = None, version: str | None = None,
+    traces: bool = False, meters: bool = True, registry: Any = True,
     route: Callable[[Any], str | None] | None = None,
 ) -> Instrument:  # fmt: skip
     """Measure ``app`` (FastAPI, Starlette, Litestar, Quart or Flask) over all its workers.
 
     ``configuration``: a loaded one or the path of a ``monitor.toml``; without it the one that ``ANVIL_MONITOR_CONFIG``
     names or that stands in the working directory, else the defaults. ``service``: its name there, by default the
-    first. ``directory``: where the pages of the workers go. ``app`` answers ``GET metrics_path``, ``POST beacon_path``
-    and ``GET beacon_path.js`` itself from now on. Call it where the application is made; a second call changes nothing.
+    first. ``directory``: where the pages of the workers go. ``version``: of your release, for "since which deploy"; by
+    default ``ANVIL_SERVICE_VERSION``, or ``service.version`` in ``OTEL_RESOURCE_ATTRIBUTES``. ``app`` answers
+    ``GET metrics_path``, ``POST beacon_path`` and ``GET beacon_path.js`` itself from now on. Call it where the
+    application is made; a second call changes nothing.
 
     ``engine`` (SQLAlchemy; the module or a pool of asyncpg or psycopg): time its queries, too. ``meters``: what is
     recorded through OpenTelemetry's API comes out of ``/metrics``; ``registry``: so does what is in
@@ -173,6 +179,7 @@ def instrument(
         )
     made = _make(service, configuration, directory)
     made._paths, made._route = (metrics_path, beacon_path), route
+    made.version = version or made.version
     if traces:
         from .traces import trace
 
@@ -284,6 +291,7 @@ def _made(options: Options) -> Instrument:
     made = _make(options.get("service"), options.get("configuration"), options.get("directory"))
     made._paths = options.get("metrics_path", made._paths[0]), options.get("beacon_path", made._paths[1])
     made._route = options.get("route")
+    made.version = options.get("version") or made.version
     return made
 
 

@@ -81,6 +81,10 @@ HTTP_RESPONSE_SIZE: Final = Metric(
 HTTP_WEBSOCKETS: Final = Metric("http_server_active_websockets", "gauge", "WebSockets that are open now.")
 HTTP_USERS: Final = Metric("http_server_active_users", "gauge", "Distinct clients served in the last minute.")
 
+# Of a process that pushes by OTLP, the resource's service.version.
+SERVICE_VERSION: Final = Metric(
+    "service_version_info", "gauge", "1: this version of the server runs.", ("service_version",))  # fmt: skip
+
 DB_DURATION: Final = Metric(
     "db_client_operation_duration_seconds", "histogram", "Duration of database client operations.",
     ("db_system_name", "db_operation_name", "db_collection_name"))  # fmt: skip

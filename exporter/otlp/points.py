@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from .. import names
 from ..conventions import label_pairs, label_value, metric_name, prometheus_unit
 from ..names import Metric, foreign
+from ..versions import ATTRIBUTE, LONGEST
 from .limits import Limits
 
 Form = Literal["gauge", "sum", "histogram", "exponential_histogram", "summary"]
@@ -95,11 +96,12 @@ class Point(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Who sends: ``service`` is the label, the whole the instance."""
+    """Who sends: ``service`` is the label, the whole the instance (a new version of it is another)."""
 
     namespace: str
     service: str
     instance: str
+    version: str = ""
 
 
 @dataclass(slots=True)
@@ -134,7 +136,8 @@ def identity_of(attributes: Mapping[str, object]) -> Identity:
     instance = text("service.instance.id")
     if not instance:
         instance = "/".join(part for part in (text("host.name"), text("process.pid")) if part)
-    return Identity(text("service.namespace"), text("service.name") or "unknown_service", instance)
+    version = cut(text(ATTRIBUTE), LONGEST)
+    return Identity(text("service.namespace"), text("service.name") or "unknown_service", instance, version)
 
 
 def cut(text: str, most: int) -> str:

@@ -324,7 +324,14 @@ class Totals:
             return Family(metric, [Sample("", (("result", key),), float(n)) for key, n in sorted(counts.items())])
 
         instances = Counter(self._service(each.identity.service).name for each in live)
+        versions = {(self._service(each.identity.service).name, each.identity.version) for each in live}
+        running = [
+            Sample("", (("service", service), ("service_version", version)), 1.0)
+            for service, version in sorted(versions)
+            if version
+        ]
         return [
+            Family(names.SERVICE_VERSION, running),
             counter(names.OTLP_REQUESTS, self.requests),
             counter(names.OTLP_POINTS, self.points),
             Family(names.OTLP_INSTANCES, [Sample("", (("service", key),), float(n)) for key, n in instances.items()]),

@@ -17,6 +17,7 @@ SECTIONS = (
     ("The server: requests", ("http_server_",)),
     ("The server: database", ("db_",)),
     ("The server: Python", ("python_",)),
+    ("The server: its version", ("service_",)),
     ("Browsers", ("browser_",)),
     ("The server's processes", ("process_", "container_", "cgroup_")),
     ("Probes", ("probe_",)),
