@@ -16,7 +16,7 @@ from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.monitoring import cli
 from anvil_monitor.targets.load import parse
 
-# Every 5 s. Version 1 from the start; 2 beside it from minute 10, alone from 11; an outage from 15 to 20; 1 again at 25.
+# Every 5 s. 1 from the start; 2 beside it from minute 10, alone from 11; an outage from 15 to 20; 1 again at 25.
 VERSIONS = {"1": "1x132 stale _x166 1x60", "2": "_x120 1x60 stale _x58 1x59 stale"}
 SINCE = {"9m": {"1": 0}, "10m30s": {"1": 0, "2": 600}, "14m": {"2": 600}, "24m": {"2": 600}, "26m": {"1": 1500}}
 
