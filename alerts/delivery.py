@@ -7,18 +7,19 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from anvil_monitor.targets import Channel, Configuration, ConfigurationError, format_duration
 
 from .letters import History, Letter, Writer
-from .model import Message
+from .model import Alert, Message
 from .outbox import Outbox, OutboxError
 from .outcomes import Outcome
 from .sender import Sender, Senders
 from .slackbot import KeptThreads
+from .warming import Warming
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class Delivery:
         self._patience = patience
         self._own = None if sender else Senders(environ, _variables(configuration), KeptThreads(outbox))
         self._sender: Sender = sender or self._own  # type: ignore[assignment]
+        self._warming = Warming(configuration.channels, self._environ, self._own) if self._own else None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wakes = {channel.name: asyncio.Event() for channel in configuration.channels}
         self._workers: list[asyncio.Task[None]] = []
         self._house: list[asyncio.Task[None]] = []
@@ -92,7 +95,7 @@ class Delivery:
 
     async def run(self) -> None:
         """Send until :meth:`close`, which ends this too. Cancelled, it leaves the rest in the outbox."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
 
         def added() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended: the next start sends it
@@ -107,6 +110,12 @@ class Delivery:
         finally:
             self._outbox.unlisten(added)
             await self._end()
+
+    def expect(self, alerts: Iterable[Alert]) -> None:
+        """From any thread: people may be told of ``alerts`` within half a minute. What sends to them gets ready."""
+        if self._warming and self._loop and not self._closing:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._warming.expect, tuple(alerts))
 
     async def close(self, grace: float = 3.0) -> None:
         """For at most ``grace`` seconds send what is due; then end. The rest stays in the outbox for the next start."""
@@ -129,6 +138,8 @@ class Delivery:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._warming:
+            await self._warming.close()
         if self._own:
             await self._own.close()
 

@@ -1,10 +1,10 @@
 """The process that sends, with Apprise in it: one for each channel that has something to say.
 
-Apprise costs 36 MB, its calls cannot be cancelled and share one thread pool, so it lives behind a pipe where it can be
+Apprise costs 30 MB, its calls cannot be cancelled and share one thread pool, so it lives behind a pipe where it can be
 ended. One JSON object a line comes in on standard input (``url``, ``title``, ``kind``, ``forms``, ``chosen``,
-``picture``) and one goes out on standard output for each: an :class:`~.outcomes.Outcome`. URLs are secrets: they come
-through the pipe, not through the command line, and no text of Apprise's or of an exception's leaves here, because
-those hold URLs. The process ends when its standard input does.
+``picture``; or ``url`` alone: get ready for it) and one goes out on standard output for each: an
+:class:`~.outcomes.Outcome`. URLs are secrets: they come through the pipe, not through the command line, and no text of
+Apprise's or of an exception's leaves here, because those hold URLs. The process ends when its standard input does.
 
 Run as ``python -P -m anvil_monitor.alerts.delivery_process``.
 """
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, BinaryIO, Final
 
+from . import plugins
 from .fitting import PLOT_MARK, fitted, form_of
 from .outcomes import Outcome, describe, of_status
 
@@ -107,12 +108,22 @@ class Sending:
         self._channel: Any = None
         self._plugin: Any = None
 
-    def send(self, request: dict[str, Any]) -> Outcome:
-        if self._plugin is None or request["url"] != self._url:
+    def answer(self, request: dict[str, Any]) -> Outcome:
+        """Send, or only get ready to."""
+        if not self._ready(request["url"]):
+            return Outcome(False, False, "its URL is none that Apprise understands")
+        return self._send(request) if "forms" in request else Outcome(True)
+
+    def _ready(self, url: str) -> bool:
+        if self._plugin is None or url != self._url:
+            plugins.load(url)
             channel = self._apprise.Apprise(asset=self._asset)
-            if not channel.add(request["url"]):
-                return Outcome(False, False, "its URL is none that Apprise understands")
-            self._channel, self._url, self._plugin = channel, request["url"], channel[0]
+            if not channel.add(url):
+                return False
+            self._channel, self._url, self._plugin = channel, url, channel[0]
+        return True
+
+    def _send(self, request: dict[str, Any]) -> Outcome:
         form = form_of(self._plugin, request["chosen"], request["forms"])
         title, body = fitted(self._plugin, form, request["title"], request["forms"][form])
         body, pictures = self._picture(form, body, request["picture"])
@@ -157,7 +168,7 @@ def serve(requests: Iterator[bytes], answers: BinaryIO) -> None:
     answer({"ready": True})
     for line in requests:
         try:
-            outcome = sending.send(json.loads(line))
+            outcome = sending.answer(json.loads(line))
         except Exception as error:  # noqa: BLE001 (a plugin's fault must not end the process)
             outcome = Outcome(False, True, f"the service's plugin failed ({type(error).__name__})")
         answer(asdict(outcome))

@@ -78,6 +78,7 @@ class Pipeline:
         self._flaps = Flaps(configuration.monitor.flap_limit, configuration.monitor.flap_window)
         self.problem: str | None = None
         self.decisions: tuple[Decision, ...] = ()
+        self._grouped: tuple[tuple[float, tuple[Alert, ...]], ...] = ()
         monitor = configuration.monitor
         self._beat = monitor.scrape_interval + monitor.evaluation_interval
         now = clock()
@@ -142,6 +143,11 @@ class Pipeline:
             del self._seen[fingerprint]
         return min(round_.next_look, default=None)
 
+    def soon(self, seconds: float) -> list[Alert]:
+        """The alerts that wait for their group and are told within ``seconds``."""
+        now = self._clock()
+        return [alert for ready, alerts in self._grouped if ready <= now + seconds for alert in alerts]
+
     def knows(self, fingerprint: str) -> bool:
         """Whether there is still something to be told of an alert, or it fires."""
         return fingerprint in self._alerts
@@ -158,7 +164,7 @@ class Pipeline:
             round_.first_told = self._outbox.first_told()
         for stage in STAGES:
             batches = stage(round_, batches)
-        self.decisions = tuple(round_.decisions)
+        self.decisions, self._grouped = tuple(round_.decisions), tuple(round_.grouped)
 
     def _age(self, now: float) -> None:
         for fingerprint, alert in list(self._alerts.items()):

@@ -8,7 +8,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
@@ -20,7 +21,10 @@ from .outcomes import Outcome as Outcome
 from .posting import Poster
 from .slackbot import NoThreads, SlackSender, Threads, is_bot
 
+# Seconds that a process is kept after its last use; and that it is not begun ahead of a message again when the last
+# time no message came: an alert that is pending now and then costs a fifth of a process at most.
 IDLE: Final = 60.0
+REST: Final = 300.0
 
 
 class Sender(Protocol):
@@ -42,6 +46,11 @@ class Senders:
         sender: Sender = self._hooks if is_hook(url) else self._bots if is_bot(url) else self._apprise
         return await sender.send(channel, url, letter)
 
+    async def warm(self, channel: Channel, url: str) -> None:
+        """Get ready to send to ``channel``: something may be written for it soon."""
+        if not (is_hook(url) or is_bot(url)):
+            await self._apprise.warm(channel, url)
+
     def pids(self) -> dict[str, int]:
         """The process of each channel that has one now."""
         return self._apprise.pids()
@@ -58,8 +67,12 @@ class AppriseSender:
     that others send through would lose their messages too.
     """
 
-    def __init__(self, hide: Collection[str] = (), idle: float = IDLE) -> None:
+    def __init__(
+        self, hide: Collection[str] = (), idle: float = IDLE, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """``hide``: environment variables that the children need not see; ``idle``: seconds before one is ended."""
+        self._clock = clock
+        self._rests: dict[str, float] = {}  # by channel: until when none is begun ahead
         self._environ = {name: value for name, value in os.environ.items() if name not in hide}
         self._idle = idle
         self._children: dict[str, Child] = {}
@@ -67,16 +80,32 @@ class AppriseSender:
 
     async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
         """Send one message. Cancelled (a timeout), it kills the child that hangs."""
-        channel_name = channel.name
-        child = self._children.get(channel_name)
+        self._rests.pop(channel.name, None)
+        child = self._child(channel.name)
+        return await self._ask(channel.name, child, as_request(url, letter))
+
+    async def warm(self, channel: Channel, url: str) -> None:
+        """Begin the child, so that a message finds Apprise loaded. It ends when idle, as after a message."""
+        child = self._children.get(channel.name)
+        if (child is not None and child.alive) or self._clock() < self._rests.get(channel.name, 0.0):
+            return
+        self._rests[channel.name] = self._clock() + REST
+        await self._ask(channel.name, self._child(channel.name), {"url": url})
+
+    def _child(self, name: str) -> Child:
+        child = self._children.get(name)
         if child is None or not child.alive:
             if child is not None:
                 self._part_with(child)
-            child = self._children[channel_name] = Child(self._environ, self._idle)
+            child = self._children[name] = Child(self._environ, self._idle)
+        return child
+
+    async def _ask(self, name: str, child: Child, request: dict[str, Any]) -> Outcome:
         try:
-            return await child.send(as_request(url, letter))
+            return await child.send(request)
         except BaseException:
-            del self._children[channel_name]
+            if self._children.get(name) is child:
+                del self._children[name]
             self._part_with(child)
             raise
 
@@ -118,6 +147,7 @@ class Child:
         self._idle = idle
         self._process: asyncio.subprocess.Process | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._turn = asyncio.Lock()  # a message may come while the process gets ready
         self._killed = False
 
     @property
@@ -135,6 +165,10 @@ class Child:
         return self._process.pid if self._process else None
 
     async def send(self, request: dict[str, Any]) -> Outcome:
+        async with self._turn:
+            return await self._send(request)
+
+    async def _send(self, request: dict[str, Any]) -> Outcome:
         if self._timer:
             self._timer.cancel()
         if self._process is None and (problem := await self._start()):

@@ -67,6 +67,7 @@ class Round:
     told_at: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
     decisions: list[Decision] = dataclasses.field(default_factory=list)
     next_look: list[float] = dataclasses.field(default_factory=list)
+    grouped: list[tuple[float, tuple[Alert, ...]]] = dataclasses.field(default_factory=list)  # until when they wait
 
     def told_of(self, service: str) -> dict[str, Alert]:
         """The open alerts of ``service`` that any channel was told of."""
@@ -126,6 +127,7 @@ def group(round_: Round, batches: list[Batch]) -> list[Batch]:
             due.append(Batch(service, alerts))
         elif news or any(not alert.firing for alert in alerts):
             round_.next_look.append(ready)
+            round_.grouped.append((ready, alerts))
             reason = f"waits {ready - round_.now:.1f} s for its group"
             round_.decisions.append(Decision(service, "", False, reason))
     return due

@@ -32,6 +32,7 @@ from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.alerts.pipeline import Pipeline
 from anvil_monitor.alerts.rulefile import Group
 from anvil_monitor.alerts.rules import rule_groups
+from anvil_monitor.alerts.warming import LEAD
 from anvil_monitor.exporter.exposition import Family
 from anvil_monitor.exporter.otlp.receiver import PATH as OTLP_PATH
 from anvil_monitor.exporter.server import Collector, otlp_app, routes
@@ -56,7 +57,7 @@ from .overview import Overview
 from .past import past
 from .promql import Engine
 from .restore import restore
-from .rulemanager import RuleManager, State
+from .rulemanager import ActiveAlert, RuleManager, State
 from .scrape import Scraper, client, endpoints
 from .status import Board
 from .threads import Threads
@@ -121,6 +122,7 @@ async def run(
         def evaluated(at: float) -> None:
             board.update(at, engine.instant, engine.range, rules.alerts())
             look[0] = pipeline.update(_alerts(rules))
+            delivery.expect([*map(_alert, rules.soon(LEAD)), *pipeline.soon(LEAD)])
 
         def expand(text: str, data: templates.Data) -> str:
             return templates.parse(text).expand(replace(data, external_url=configuration.monitor.reached_at))
@@ -221,11 +223,11 @@ async def run(
 
 def _alerts(rules: RuleManager) -> list[Alert]:
     """What the pipeline is told: alerts that fire, and those that have ended."""
-    return [
-        Alert(dict(alert.labels), alert.annotations, alert.active_at, alert.resolved_at)
-        for alert in rules.alerts()
-        if alert.state is not State.PENDING
-    ]
+    return [_alert(alert) for alert in rules.alerts() if alert.state is not State.PENDING]
+
+
+def _alert(alert: ActiveAlert) -> Alert:
+    return Alert(dict(alert.labels), alert.annotations, alert.active_at, alert.resolved_at)
 
 
 async def _always(name: str, run_: Callable[[], Awaitable[Any]]) -> None:

@@ -269,3 +269,7 @@ class RuleManager:
     def alerts(self) -> list[ActiveAlert]:
         """Every alert that is known: pending, firing, and resolved in the last quarter of an hour."""
         return [alert for _, state in self.groups for alert in state.alerts()]
+
+    def soon(self, seconds: float) -> list[ActiveAlert]:
+        """Alerts that fire within ``seconds`` of the last evaluation, should they hold until then."""
+        return [alert for group, state in self.groups for alert in state.soon(group, seconds)]

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from anvil_monitor.alerts.rulefile import Group
+from anvil_monitor.alerts.rulefile import Alerting, Group
 
 from .samples import Labels
 
@@ -71,3 +71,12 @@ class GroupState:
     def alerts(self) -> Iterator[ActiveAlert]:
         for rule in self.rules:
             yield from list(rule.alerts.values())
+
+    def soon(self, group: Group, seconds: float) -> Iterator[ActiveAlert]:
+        """Those of ``group`` that wait for their ``for``, which ends within ``seconds`` of the last evaluation."""
+        for rule, memory in zip(group.rules, self.rules, strict=True):
+            if not isinstance(rule, Alerting):
+                continue
+            for alert in list(memory.alerts.values()):
+                if alert.state is State.PENDING and alert.active_at + rule.hold <= memory.evaluated_at + seconds:
+                    yield alert

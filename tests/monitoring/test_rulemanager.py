@@ -49,6 +49,21 @@ def test_an_alert_waits_for_its_for() -> None:
     assert (alert.active_at, alert.fired_at) == (100, 110)
 
 
+def test_what_fires_soon_is_known() -> None:
+    """A pending alert is expected once its `for` ends within the time asked for; one that fires is expected no more."""
+    play = alerting(hold=10)
+
+    def soon() -> int:
+        return len(list(play.state.soon(play.group, 5)))
+
+    play.at(100, ON)
+    assert soon() == 0
+    play.at(105)
+    assert soon() == 1
+    play.at(110)
+    assert soon() == 0
+
+
 def test_a_pending_alert_is_forgotten_at_once() -> None:
     """A condition that ends before `for` leaves nothing but stale markers; the next one waits anew."""
     play = alerting(hold=10)
