@@ -35,7 +35,7 @@ LAST = {"alertname": "Last", "service": "last"}
 PATTERNS = ("app-1.*", "app-[0-5]", "Target.*", "memory|", ".+", "TargetMissed|Mine", "(?:api|db).*")
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

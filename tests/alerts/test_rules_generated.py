@@ -74,6 +74,7 @@ scrape_interval = "7s"
 """,
 }
 EACH = pytest.mark.parametrize("text", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+OTHERS = pytest.mark.parametrize("text", list(CONFIGURATIONS.values())[1:], ids=list(CONFIGURATIONS)[1:])
 
 
 def _own(configuration: Configuration) -> tuple[Group, ...]:
@@ -95,9 +96,12 @@ def _promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.needs("promtool")
-@EACH
+@OTHERS
 def test_promtool_accepts_the_rules_and_passes_their_tests(tmp_path: Path, text: str) -> None:
-    """`promtool check rules` finds nothing to say, and every generated test passes under `promtool test rules`."""
+    """`promtool check rules` finds nothing to say, and every generated test passes under `promtool test rules`.
+
+    (The shipped defaults: tests/bundle/test_generate.py.)
+    """
     path = _written(tmp_path, parse(text))
     checked = _promtool("check", "rules", "--lint-fatal", tmp_path / "rules.yml")
     assert checked.returncode == 0, checked.stdout
@@ -105,7 +109,7 @@ def test_promtool_accepts_the_rules_and_passes_their_tests(tmp_path: Path, text:
     assert tested.returncode == 0, tested.stdout[:5000]
 
 
-@pytest.mark.parametrize("text", list(CONFIGURATIONS.values())[1:], ids=list(CONFIGURATIONS)[1:])
+@OTHERS
 def test_the_embedded_evaluator_passes_the_same_tests(tmp_path: Path, text: str) -> None:
     """The very file that promtool runs passes in the embedded evaluator, alert by alert, sample by sample.
 

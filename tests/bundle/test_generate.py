@@ -110,9 +110,9 @@ def test_prometheus_and_alertmanager_accept_the_files(tmp_path: Path, text: str)
     tests = [["promtool", "test", "rules", str(rules.with_name(f"{name}_test.yml"))] for name in ("rules", "drift")]
     for command in (
         ["promtool", "check", "config", "--syntax-only", str(config)],
-        ["promtool", "check", "rules", str(rules), str(drift)],
+        ["promtool", "check", "rules", "--lint-fatal", str(rules), str(drift)],
         ["amtool", "check-config", str(tmp_path / "monitoring/alertmanager/alertmanager.yml")],
         *([] if text else tests),
     ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110)
         assert done.returncode == 0, f"{command[:3]}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
