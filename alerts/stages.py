@@ -19,6 +19,7 @@ from .acks import Ack
 from .messages import message
 from .model import Alert, Draft, Notification, Told
 from .outbox import Outbox
+from .routing import around, failing
 
 logger = logging.getLogger(__name__)
 
@@ -136,10 +137,13 @@ def group(round_: Round, batches: list[Batch]) -> list[Batch]:
 def route(round_: Round, batches: list[Batch]) -> list[Batch]:
     """Give each channel the alerts that it is for, and the end of whatever it was told of."""
     routed: list[Batch] = []
+    channels = round_.configuration.channels
     for batch in batches:
-        for channel in round_.configuration.channels:
+        lost = failing(batch.alerts)
+        to = {alert.fingerprint: {channel.name for channel in around(channels, alert, lost)} for alert in batch.alerts}
+        for channel in channels:
             known = round_.told.get((batch.service, channel.name), {})
-            alerts = tuple(a for a in batch.alerts if wants(channel, a) or a.fingerprint in known)
+            alerts = tuple(a for a in batch.alerts if channel.name in to[a.fingerprint] or a.fingerprint in known)
             if alerts:
                 routed.append(dataclasses.replace(batch, channel=channel, alerts=alerts))
     return routed
@@ -195,15 +199,6 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
 
 def _filter(batches: list[Batch], keep: Callable[[Alert], bool]) -> list[Batch]:
     return [dataclasses.replace(batch, alerts=tuple(a for a in batch.alerts if keep(a))) for batch in batches]
-
-
-def wants(channel: Channel, alert: Alert) -> bool:
-    """Whether ``alert`` is among what ``channel`` is for."""
-    chosen = ((channel.services, alert.service), (channel.severities, alert.severity),
-              (channel.targets, alert.labels.get("target", "")))  # fmt: skip
-    if any(among and given not in among for among, given in chosen):
-        return False
-    return all(alert.labels.get(name, "") in values for name, values in channel.labels)
 
 
 def channel_of(batch: Batch) -> Channel:

@@ -12,8 +12,8 @@ from typing import Final
 from anvil_monitor.targets import Channel
 
 from .model import Alert
+from .routing import wants
 from .sender import Senders
-from .stages import wants
 
 # Seconds before a message is due: longer than Apprise takes to load, shorter than an idle process is kept.
 LEAD: Final = 30.0
