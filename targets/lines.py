@@ -24,6 +24,7 @@ class Lines:
                 if line.lstrip().startswith("[["):
                     index = counts.get(table, 0)
                     counts[table] = index + 1
+                    self._at.setdefault(table, number)
                     table = f"{table}.{index}"
                 self._at.setdefault(table, number)
             elif key := KEY.match(line):

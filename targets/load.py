@@ -71,6 +71,8 @@ def parse(text: str, path: Path | None = None, environ: Mapping[str, str] | None
         what = re.sub(r" \(at .*\)$", "", str(error))
         line = int(place.group(1)) if place else text.count("\n") + 1
         raise ConfigurationError([Problem(f"is not valid TOML: {what}", path, line)]) from None
+    except ValueError:  # Python reads no whole number with more digits than this
+        raise ConfigurationError([Problem("has a number of more than 4,300 digits", path)]) from None
     except RecursionError:
         raise ConfigurationError([Problem("is nested too deeply to be read", path)]) from None
     defaults = tomllib.loads((resources.files(__package__) / "phase2.toml").read_text(encoding="utf-8"))["targets"]
@@ -227,12 +229,12 @@ def _monitor(table: Table, path: Path | None, environ: Mapping[str, str]) -> Mon
         if place not in LOOPBACK and token is None:
             table.problem(key, f"{key} = {table.shown(key)} is open to other machines and has no token",
                           f'add token = "env:ANVIL_MONITOR_TOKEN", or listen on {LOOPBACK[0]}')  # fmt: skip
-    data = Path(table.text("data", default="")).expanduser() if "data" in table.values else _state_home(environ)
+    data = table.path("data", table.text("data", default="")) if "data" in table.values else _state_home(environ)
     if not data.is_absolute() and path is not None:
         data = path.parent / data
     base = path.parent if path is not None else Path()
     given = table.matching("rules", settings.RULE_FILE, settings.RULE_FILE_RULE)
-    rules = tuple(str(base / Path(each).expanduser()) for each in given)
+    rules = tuple(str(base / table.path("rules", each)) for each in given)
     size = table.quantity("retention_size", Unit.BYTES, default=settings.RETENTION_SIZE)
     templates = table.file("templates")
     return Monitor(heartbeat=table.secret("heartbeat"),

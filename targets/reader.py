@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .lines import Lines
@@ -17,6 +17,11 @@ from .settings import MOST_LISTED, NAME, NAME_RULE
 from .units import SIZE, TIME, Unit, parse_quantity
 
 EXAMPLES = {Unit.SECONDS: "200ms", Unit.BYTES: "500MB"}
+# Seconds. A loop cannot turn faster, and PromQL's durations count milliseconds and end after 292 years.
+SHORTEST: Final = 0.001
+LONGEST: Final = 3650 * 86400.0
+# Whole numbers are compared with floats, which are exact as far as this.
+GREATEST: Final = 10**12
 
 
 class Table:
@@ -28,11 +33,13 @@ class Table:
         self._defaults = defaults or {}
         self.values: dict[str, Any] = values if isinstance(values, dict) else {}
         if not isinstance(values, dict):
-            self.problem("", f"{place} = {_show(values)} must be a table", f"write it as [{place}]")
+            # Not what it is: where a channel is expected, it may be the channel's URL.
+            given = " is a list, and" if isinstance(values, list) else ""
+            self.problem("", f"{place}{given} must be a table", f"write it as [{place}], once")
 
     def problem(self, key: str, what: str, todo: str, severity: str = "error") -> None:
         place = ".".join(part for part in (self.place, key) if part)
-        self._problems.append(Problem(what, self._path, self._lines.of(place), todo, severity))
+        self._problems.append(Problem(_short(what), self._path, self._lines.of(place), todo, severity))
 
     def shown(self, key: str) -> str:
         return _show(self._get(key, None))
@@ -53,7 +60,7 @@ class Table:
         values = self.values.get(key, {})
         return Table(
             place,
-            {} if isinstance(values, list) else values,
+            values,
             self._lines,
             self._path,
             self._problems,
@@ -95,16 +102,13 @@ class Table:
         self._wrong(key, value, f"must be a number from {least:g} to {most:g}")
         return least
 
-    def integer(self, key: str, default: int | None = None, least: int = 0, most: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, least: int = 0, most: int = GREATEST) -> int:
         value = self._get(key, default)
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if whole and value >= least and (most is None or value <= most):
+        if whole and least <= value <= most:
             return int(value)
-        self._wrong(
-            key,
-            value,
-            f"must be a whole number from {least}" + (f" to {most}" if most is not None else " up"),
-        )
+        upward = most == GREATEST and not (whole and value > most)
+        self._wrong(key, value, f"must be a whole number from {least} " + ("up" if upward else f"to {most}"))
         return least
 
     def duration(self, key: str, default: float | None = None, *, zero: bool = False) -> float:
@@ -112,14 +116,18 @@ class Table:
         value = self._get(key, default)
         if isinstance(value, float) and value is default:
             return value
-        return self._quantity(key, value, TIME, "30s", zero=zero)
+        seconds = self._quantity(key, value, TIME, "30s", zero=zero)
+        if seconds and not SHORTEST <= seconds <= LONGEST:
+            self._wrong(key, value, "must be from 1ms to 3650d")
+            return LONGEST
+        return seconds
 
     def window(self, key: str, scrape_interval: float) -> float:
         """Seconds that one value looks back over: rate() needs two samples in every window, four may lose a scrape."""
         seconds = self.duration(key)
         if seconds < 4 * scrape_interval:
             todo = f"make it at least {4 * scrape_interval:g}s, or lower [monitor] scrape_interval"
-            self.problem(key, f"{key} = {self.shown(key)} holds fewer than four scrapes", todo)
+            self.problem(key, f"{key} = {self.shown(key)} in [{self.place}] holds fewer than four scrapes", todo)
         return seconds
 
     def quantity(self, key: str, unit: Unit, default: str | None = None) -> float:
@@ -138,7 +146,7 @@ class Table:
         if kind == "env" and where.replace("_", "a").isalnum() and not where[0].isdigit():
             return Secret(value)
         if kind == "file" and where and not where.startswith("//"):
-            path = Path(where).expanduser()
+            path = self.path(key, where)
             base = self._path.parent if self._path else Path()
             return Secret(f"file:{path if path.is_absolute() else base / path}")
         self.problem(key, f"{key} in [{self.place}] must not stand in this file: it is a secret (not shown here)",
@@ -158,8 +166,19 @@ class Table:
         value = self.text(key, "")
         if not value:
             return None
-        path = Path(value).expanduser()
+        path = self.path(key, value)
         return path if path.is_absolute() or self._path is None else self._path.parent / path
+
+    def path(self, key: str, text: str) -> Path:
+        """``text`` as a path, with ``~`` filled in."""
+        if not text or "\0" in text:
+            self.problem(key, f"{key} in [{self.place}] is no path", "name a file or a folder")
+            return Path()
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            self.problem(key, f"{key} in [{self.place}]: there is no home folder for ~", "write the whole path")
+            return Path()
 
     def names(self, key: str, among: tuple[str, ...], kind: str) -> tuple[str, ...]:
         value = self._get(key, [])
@@ -215,7 +234,7 @@ class Table:
     def address(self, key: str, default: str) -> tuple[str, int]:
         value = self.text(key, default)
         host, _, port = value.rpartition(":")
-        if host and port.isdecimal() and int(port) < 65536:
+        if host and port.isdecimal() and len(port) < 6 and int(port) < 65536:
             return host.strip("[]"), int(port)
         self._wrong(key, value, 'must be HOST:PORT, as in "127.0.0.1:9109"')
         return "127.0.0.1", 0
@@ -223,7 +242,8 @@ class Table:
     def _quantity(self, key: str, value: Any, units: dict[str, Any], example: str, *, zero: bool = False) -> float:
         kind = "time" if units is TIME else "size"
         if isinstance(value, int | float) and not isinstance(value, bool):
-            self._wrong(key, value, f'a {kind} needs a unit, as in "{value:g}{"ms" if units is TIME else "MB"}"')
+            given = f"{value:g}" if abs(value) < GREATEST else "30"
+            self._wrong(key, value, f'a {kind} needs a unit, as in "{given}{"ms" if units is TIME else "MB"}"')
             return 1.0
         if not isinstance(value, str):
             self._wrong(key, value, f'must be a {kind}, as in "{example}"')
@@ -245,6 +265,10 @@ class Table:
     def _wrong(self, key: str, value: Any, rule: str) -> None:
         place = f" in [{self.place}]" if self.place else ""
         self.problem(key, f"{key} = {_show(value)}{place}: {rule}", "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 500 else f"{text[:499]}…"
 
 
 def _show(value: Any) -> str:

@@ -205,3 +205,45 @@ def test_where_otlp_is_taken() -> None:
     with pytest.raises(ConfigurationError, match=r"otlp = .* is open to other machines and has no token"):
         parse('[monitor]\notlp = "0.0.0.0:4318"\n')
     assert parse('[monitor]\notlp = "0.0.0.0:4318"\ntoken = "env:T"\n').monitor.otlp == ("0.0.0.0", 4318)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('[[monitor]]\nlisten = "127.0.0.1:9"', 1, r"monitor is a list, and must be a table — write it as \[monitor\]"),
+        ('[[channels]]\nurl = "env:A"', 1, "channels is a list"),
+        ('[[targets.memory]]\nlimit = "1MB"', 1, r"targets.memory is a list.*\[targets.memory\], once"),
+        ("[channels.a]\nurl = 'env:A'\nlabels = ['a']", 3, "channels.a.labels is a list"),
+        ("[monitor]\nflap_limit = " + "9" * 5000, 0, "has a number of more than 4,300 digits"),
+        ("[monitor]\nscrape_timeout = " + "9" * 400, 2, "a time needs a unit"),
+        ("[targets.memory]\nlimit = " + "9" * 400, 2, "a size needs a unit"),
+        ("[targets.concurrent_users]\nlimit = " + "9" * 400, 2, "whole number from 1 to 1000000000000"),
+        ("[targets.api_response_time]\nfloor = " + "9" * 400, 2, "whole number from 0 to 1000000000000"),
+        ('[monitor]\nretention = "99999999999999999999d"', 2, "must be from 1ms to 3650d"),
+        ('[targets.memory]\nwindow = "4000d"', 2, "must be from 1ms to 3650d"),
+        ('[monitor]\ngroup_wait = "1ns"', 2, "must be from 1ms to 3650d"),
+        ('[monitor]\nlisten = "127.0.0.1:' + "9" * 5000 + '"', 2, "must be HOST:PORT"),
+        ('[monitor]\ndata = ""', 2, "data in .monitor. is no path"),
+        ('[monitor]\ndata = "a\\u0000b"', 2, "data in .monitor. is no path"),
+        ('[monitor]\ndata = "~nobody-of-that-name/x"', 2, "no home folder for ~ — write the whole path"),
+        ('[monitor]\nrules = ["~nobody-of-that-name/*.yml"]', 2, "no home folder for ~"),
+        ('[monitor]\ntemplates = "~nobody-of-that-name"', 2, "no home folder for ~"),
+        ('[channels.a]\nurl = "file:~nobody-of-that-name/url"', 2, "no home folder for ~"),
+    ],
+)
+def test_what_nobody_can_have_meant_is_told_and_never_passed_over(text: str, line: int, said: str) -> None:
+    """A table written as a list, a number beyond all bounds, a path that is none: one problem, with its line."""
+    test_a_mistake_is_told_with_its_line(text, line, said)
+
+
+def test_a_url_in_the_place_of_a_channel_is_not_repeated() -> None:
+    """Who writes a channel's URL where its table belongs is told so, without the secret in it."""
+    found = problems('[channels]\nteam = "slack://hunter2/secret"')
+    assert "channels.team must be a table" in found[0]
+    assert "hunter2" not in "".join(found)
+
+
+def test_a_message_about_a_very_long_text_is_short() -> None:
+    """What is wrong is said in a line or two, however long what was given is."""
+    hours = '{ from = "08:00", to = "09:00", timezone = "' + "x" * 100_000 + '" }'
+    assert len(problems(f"[channels.a]\nurl = 'env:A'\nhours = {hours}")[0]) < 700
