@@ -195,7 +195,7 @@ def _opened(options: argparse.Namespace, option: str, monitor: Monitor) -> tuple
     """The address that ``--option`` gives. Beyond this machine it asks for a token, or for the word of the caller."""
     text = getattr(options, option)
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise ConfigurationError([Problem(f"--{option} {text!r} must be HOST:PORT", todo='as in "127.0.0.1:9109"')])
     if host.strip("[]") not in LOOPBACK and monitor.token is None and not getattr(options, "trusted_network", False):
         what = f"--{option} {text} is open to other machines and there is no token"
