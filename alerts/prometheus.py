@@ -6,19 +6,20 @@ Without an answer a message goes without: every question has seconds, and its an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .model import Alert
 from .outcomes import describe
 from .ruleparts import VALUE, quoted
 
 logger = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
 
 TIMEOUT: Final = 2.0  # seconds for one question and its whole answer
 LARGEST: Final = 4 << 20  # bytes; an hour of one target takes 4 kB, a thousand alerts 1 MB
@@ -49,22 +50,19 @@ class Prometheus:
 
     def history(self, alert: Alert, start: float, end: float) -> Sequence[tuple[float, float]]:
         """The values of the alert's target from ``start`` to ``end``; none where they cannot be had."""
-        with contextlib.suppress(PrometheusError):
-            asked = {"query": past(alert), "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{STEP:g}"}
-            for series in self._result("query_range", asked):
-                return [(float(at), float(value)) for at, value in series["values"]]
-        return ()
+
+        def points(data: Any) -> Sequence[tuple[float, float]]:
+            found = [series["values"] for series in data["result"]]
+            return [(float(at), float(value)) for at, value in found[0]] if found else ()
+
+        asked = {"query": past(alert), "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{STEP:g}"}
+        return self._ask("query_range", asked, points) or ()
 
     def measure(self, alert: Alert) -> float | None:
         """What the target of ``alert`` measures now; ``None`` where that is not known."""
         if self._clock() >= self._at + FRESH:
             # One question for all, and no second one at once where it failed.
-            found: dict[tuple[str, str], float] = {}
-            with contextlib.suppress(PrometheusError):
-                for series in self._result("query", {"query": VALUE}):
-                    labels = series["metric"]
-                    found[labels.get("service", ""), labels.get("target", "")] = float(series["value"][1])
-            self._values, self._at = found, self._clock()
+            self._values, self._at = self._ask("query", {"query": VALUE}, _by_target) or {}, self._clock()
         return self._values.get((alert.service, alert.labels.get("target", "")))
 
     def fires(self, alerts: Sequence[Alert]) -> dict[str, bool | None]:
@@ -73,30 +71,26 @@ class Prometheus:
         One that is about to fire counts, too: so it is after a start of Prometheus. What Prometheus tells Alertmanager
         may have labels besides its own (``external_labels``).
         """
-        there: list[set[tuple[str, str]]] = []
-        try:
-            there += [set(one["labels"].items()) for one in self._ask("alerts", {})["alerts"]]
-        except (PrometheusError, KeyError, TypeError, AttributeError):
-            return dict.fromkeys((alert.fingerprint for alert in alerts), None)
+        there = self._ask("alerts", {}, lambda data: [set(one["labels"].items()) for one in data["alerts"]])
+        if there is None:
+            return nobody_knows(alerts)
         return {alert.fingerprint: any(labels <= set(alert.labels.items()) for labels in there) for alert in alerts}
 
-    def _result(self, path: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
+    def _ask(self, path: str, parameters: dict[str, str], read: Callable[[Any], Read]) -> Read | None:
+        """What ``read`` makes of the data of its answer, ``None`` where there is none; the log says why once."""
         try:
-            return list(self._ask(path, parameters)["result"])
-        except (KeyError, TypeError, ValueError):
-            raise PrometheusError("it answers otherwise than a Prometheus") from None
-
-    def _ask(self, path: str, parameters: dict[str, str]) -> Any:
-        """The data of its answer; what is wrong is told in the log once."""
-        try:
-            data = asyncio.run(self._answer(path, parameters))
+            found = read(asyncio.run(self._answer(path, parameters)))
         except PrometheusError as error:
-            if str(error) != self._trouble:
-                logger.warning("Prometheus (%s) is asked in vain: %s", path, error)
-            self._trouble = str(error)
-            raise
-        self._trouble = ""
-        return data
+            trouble = str(error)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            trouble = "it answers otherwise than a Prometheus does"
+        else:
+            self._trouble = ""
+            return found
+        if trouble != self._trouble:
+            logger.warning("Prometheus (%s) is asked in vain: %s", path, trouble)
+        self._trouble = trouble
+        return None
 
     async def _answer(self, path: str, parameters: dict[str, str]) -> Any:
         import httpx
@@ -119,6 +113,13 @@ class Prometheus:
             raise PrometheusError(describe(error)) from None
         except (ValueError, KeyError, TypeError, RecursionError):
             raise PrometheusError(f"it answers HTTP {answer.status_code}, but not as a Prometheus does") from None
+
+
+def _by_target(data: Any) -> dict[tuple[str, str], float]:
+    return {
+        (series["metric"].get("service", ""), series["metric"].get("target", "")): float(series["value"][1])
+        for series in data["result"]
+    }
 
 
 def nobody_knows(alerts: Sequence[Alert]) -> dict[str, bool | None]:

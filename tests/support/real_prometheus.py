@@ -17,7 +17,9 @@ Labels = tuple[tuple[str, str], ...]
 
 
 @contextlib.contextmanager
-def running(folder: Path, config: str = "{}\n", *, data: Path | None = None) -> Iterator[str]:
+def running(
+    folder: Path, config: str = "{}\n", *, data: Path | None = None, options: Sequence[str] = ()
+) -> Iterator[str]:
     """Its URL. ``folder`` takes configuration, data and log; ``data`` is a store that exists already."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prometheus.yml").write_text(config, encoding="utf-8")
@@ -31,6 +33,7 @@ def running(folder: Path, config: str = "{}\n", *, data: Path | None = None) -> 
         "--storage.tsdb.retention.time=100y",
         "--web.enable-remote-write-receiver",
         f"--web.listen-address=127.0.0.1:{port}",
+        *options,
     ]
     url, log = f"http://127.0.0.1:{port}", folder / "log"
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
