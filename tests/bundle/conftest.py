@@ -25,7 +25,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 # What the image is built from and what compose mounts.
 TREE = ("pyproject.toml", "README.md", "LICENSE", "Dockerfile", ".dockerignore", "docker-compose.yml", "targets",
-        "exporter", "alerts", "dashboards", "monitoring", "examples")  # fmt: skip
+        "exporter", "alerts", "dashboards", "monitoring", "docs/runbooks", "examples")  # fmt: skip
+PUBLISHED = ("PROMETHEUS", "ALERTMANAGER", "GRAFANA", "EXAMPLE", "OTLP", "NOTIFIER")
 # Short times, so that a breach is felt within seconds; the committed files keep the real ones.
 FAST = """
 scrape_interval = "1s"
@@ -202,14 +203,15 @@ def bundle(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         else:
             shutil.copy2(ROOT / name, root / name)
     config = root / "monitoring" / "bundle.toml"
-    config.write_text(config.read_text().replace("[monitor]\n", f"[monitor]{FAST}", 1) + FAST_TARGETS)
+    ports = {f"ANVIL_{name}_PORT": free_port() for name in PUBLISHED}
+    text = config.read_text().replace("[monitor]\n", f"[monitor]{FAST}", 1) + FAST_TARGETS
+    config.write_text(text.replace("127.0.0.1:9095", f"127.0.0.1:{ports['ANVIL_NOTIFIER_PORT']}"))
     run(
         [sys.executable, "-m", "anvil_monitor.monitoring.cli", "generate", "--config", str(config), "--into", str(root)]
     )
     # Containers run as other users than the one who made the temporary folder.
     for folder in (root, root.parent, root.parent.parent):
         folder.chmod(0o755)
-    ports = {f"ANVIL_{name}_PORT": free_port() for name in ("PROMETHEUS", "ALERTMANAGER", "GRAFANA", "EXAMPLE", "OTLP")}
     bundle = Bundle(engine, root, ports)
     try:
         bundle.timed("build", "build")
