@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -60,6 +59,7 @@ from .restore import restore
 from .rulemanager import ActiveAlert, RuleManager, State
 from .scrape import Scraper, client, endpoints
 from .status import Board
+from .steady import Steady
 from .threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -103,16 +103,19 @@ async def run(
         http = await stack.enter_async_context(client())
         url = serving.url(listener)
 
-        clock, started = time.time, time.time()
+        clock = Steady()
+        started = clock()
         store = HistoryStore(history, memory_seconds=min(MEMORY, configuration.monitor.retention))
         engine = Engine(store, timeout=RULE_TIMEOUT)
-        delivery = _delivery(configuration, outbox, environ, past(Engine(store, timeout=PICTURE_TIMEOUT).range))
+        pictures = past(Engine(store, timeout=PICTURE_TIMEOUT).range)
+        delivery = _delivery(configuration, outbox, environ, pictures, clock)
         board = Board(configuration, started)
         signed = actions.links_of(configuration)
         groups = revise([*rulefile.load(rulefile.dump(rule_groups(configuration)), RULE_FILE), *own_groups])
         pipeline = Pipeline(
             configuration,
             outbox,
+            clock,
             measure=board.measure,
             holds=userrules.holds(groups),
             links=signed.of if signed else None,
@@ -134,11 +137,12 @@ async def run(
             expand,
             rule_thread,
             evaluated,
+            clock,
             restore=partial(restore, select=store.select),
         )
         monitor = configuration.monitor
         scrapers = [
-            Scraper(endpoint, store, http, monitor.scrape_interval, monitor.scrape_timeout, environ)
+            Scraper(endpoint, store, http, monitor.scrape_interval, monitor.scrape_timeout, environ, clock)
             for endpoint in endpoints(configuration, f"{url}/metrics")
         ]
         overview = Overview(configuration, board, rules.groups, scrapers, pipeline, outbox, store, clock, started)
@@ -271,10 +275,14 @@ def _history(configuration: Configuration) -> Iterator[History]:
 
 
 def _delivery(
-    configuration: Configuration, outbox: Outbox, environ: dict[str, str], history: letters.History
+    configuration: Configuration,
+    outbox: Outbox,
+    environ: dict[str, str],
+    history: letters.History,
+    clock: Callable[[], float],
 ) -> Delivery:
     try:
-        return Delivery(configuration, outbox, environ, history=history)
+        return Delivery(configuration, outbox, environ, clock=clock, history=history)
     except OutboxError as error:  # another monitor sends from it
         raise ConfigurationError([Problem(str(error))]) from None
 

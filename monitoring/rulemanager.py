@@ -248,7 +248,8 @@ class RuleManager:
             await asyncio.sleep(min(max(0.0, slot - self._clock()), group.interval))
             await loop.run_in_executor(self._thread, self._evaluate, group, state, slot)
             following = next_slot(max(self._clock(), slot), group.interval, offset)
-            if following > slot + 3600 or self._clock() < slot - 3600:  # the wall clock was set: begin anew from it
+            # The clock was set: begin anew from it. A slot is never evaluated more than an interval before its time.
+            if following > slot + 3600 or self._clock() < slot - group.interval:
                 following = next_slot(self._clock(), group.interval, offset)
             else:
                 state.missed += max(0, round((following - slot) / group.interval) - 1)
