@@ -1,4 +1,5 @@
-"""Acknowledgements: somebody looks after an alert. Until it ends it is not repeated, and not escalated.
+"""Acknowledgements: somebody looks after an alert. Until it ends it is not repeated, and not escalated; who was told of
+it is told so, once.
 
 They lie in the outbox file, where a command of another process may write them (see :mod:`.silences`). The pipeline
 forgets one when its alert is over: if it fires again, that is news again.
@@ -12,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from . import matchers as matching
-from .model import Alert
+from .model import SEEN, Alert
 from .outbox import Outbox
 from .silences import particulars
 
 PREFIX: Final = re.compile(r"[0-9a-f]{4,16}")
-SEEN: Final = "seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,16 @@ def forget(outbox: Outbox, fingerprints: Collection[str]) -> None:
     """Their alerts are over."""
     for fingerprint in fingerprints:
         outbox.execute("DELETE FROM acks WHERE fingerprint = ?", fingerprint)
+        outbox.execute("DELETE FROM acks_told WHERE fingerprint = ?", fingerprint)
+
+
+def told(outbox: Outbox) -> set[tuple[str, str, str]]:
+    """Fingerprint, channel and author of each acknowledgement that a channel heard of.
+
+    One that was taken back stays here until its alert is over: given again, it is no news.
+    """
+    rows = outbox.rows("SELECT fingerprint, channel, author FROM acks_told")
+    return {(row["fingerprint"], row["channel"], row["author"]) for row in rows}
 
 
 def current(outbox: Outbox) -> dict[str, Ack]:

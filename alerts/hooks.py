@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from anvil_monitor.targets import Channel
 
 from .letters import Letter
-from .model import Alert
+from .model import Alert, Notification
 from .outcomes import Outcome, describe
 from .posting import Poster
 
@@ -47,8 +47,10 @@ def document(letter: Letter) -> dict[str, Any]:
     message, told = letter.message, letter.told
     alerts: list[dict[str, Any]] = []
     if told is not None:
-        groups = (("firing", told.firing), ("still", told.still), ("resolved", told.resolved))
-        alerts = [_alert(state, alert) for state, group in groups for alert in group]
+        groups = [("firing", told.firing), ("still", told.still), ("resolved", told.resolved)]
+        if told.acknowledged:
+            groups = [("still", told.acknowledged)]
+        alerts = [_alert(state, alert, told) for state, group in groups for alert in group]
     return {
         "version": VERSION,
         "id": f"{message.id}-{round(message.created * 1000)}",
@@ -65,7 +67,8 @@ def document(letter: Letter) -> dict[str, Any]:
     }
 
 
-def _alert(state: str, alert: Alert) -> dict[str, Any]:
+def _alert(state: str, alert: Alert, told: Notification) -> dict[str, Any]:
+    who, why = told.seen.get(alert.fingerprint, ("", ""))
     return {
         "state": state,
         "fingerprint": alert.fingerprint,
@@ -73,6 +76,7 @@ def _alert(state: str, alert: Alert) -> dict[str, Any]:
         "annotations": dict(alert.annotations),
         "starts_at": _time(alert.starts_at),
         "ends_at": _time(alert.ends_at) if alert.ends_at is not None else None,
+        "acknowledged": {"author": who, "reason": why} if who else None,
     }
 
 

@@ -150,7 +150,7 @@ def filled(template: Template, words: messages.Story, form: Form) -> str:
 def _measuring(letter: Letter) -> Alert | None:
     """The first alert that is about a target: its values are what there is to be drawn."""
     told = letter.told
-    alerts = (*told.firing, *told.still, *told.resolved) if told is not None else ()
+    alerts = (*told.firing, *told.still, *told.resolved) if told is not None and not told.acknowledged else ()
     return next((alert for alert in alerts if "target" in alert.labels), None)
 
 

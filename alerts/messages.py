@@ -8,13 +8,14 @@ from __future__ import annotations
 import enum
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from anvil_monitor.targets import format_duration
 
 from . import wording
-from .model import LOST, Alert, Notification
+from .model import LOST, SEEN, Alert, Notification
 from .wording import TITLE_LENGTH as TITLE_LENGTH
 from .wording import plain as plain
 
@@ -65,9 +66,11 @@ class Story:
 
 def story(told: Notification) -> Story:
     """The words of ``told``."""
-    groups = ((told.firing, _fires), (told.still, _still), (told.resolved, _recovered))
+    groups: tuple[tuple[tuple[Alert, ...], Callable[[Alert, Notification], Part]], ...]
+    groups, total = ((told.firing, _fires), (told.still, _still), (told.resolved, _recovered)), told.more
+    if told.acknowledged:
+        groups, total = ((told.acknowledged, _acknowledged),), 0
     parts: list[Part] = []
-    total = told.more
     for alerts, tell in groups:
         total += len(alerts)
         parts += [tell(alert, told) for alert in alerts[: max(0, ALERTS_SHOWN - len(parts))]]
@@ -99,14 +102,18 @@ def _lines(pairs: tuple[tuple[str, str], ...]) -> list[str]:
 
 
 def _title(told: Notification) -> str:
-    firing = told.firing or told.still
+    firing = told.acknowledged or told.firing or told.still
     again = "still: " if firing and not told.firing else ""
+    if told.acknowledged:
+        again = f"acknowledged by {', '.join(dict.fromkeys(_who(alert, told)[0] for alert in firing))}: "
+    words = ""
     if len(firing) == 1:
         words = again + wording.headline(firing[0])
     elif firing:
         words = f"{again}{len(firing)} alerts: {wording.names(firing)}"
-    else:
-        words = ", ".join(dict.fromkeys(wording.over(alert) for alert in told.resolved))
+    ended = ", ".join(dict.fromkeys(wording.over(alert) for alert in told.resolved))
+    if ended and not told.firing:  # what has ended is the news; what goes on is not
+        words = f"{ended}; {words}" if words else ended
     service = plain(told.service, 60)
     if service and not re.search(rf"(?<!\w){re.escape(service)}(?!\w)", words):
         words = f"{service}: {words}"
@@ -127,7 +134,7 @@ def _fires(alert: Alert, told: Notification, again: str = "") -> Part:
         alert,
         f"Still, for {again}: {first}" if again else first,
         (description,) if description and description not in (first, head) else (),
-        wording.details(alert, told.at),
+        (*_seen(alert, told), *wording.details(alert, told.at)),
         wording.links(alert),
         value,
         limit,
@@ -141,8 +148,30 @@ def _still(alert: Alert, told: Notification) -> Part:
     if told.firing or told.resolved:
         since = wording.clock(alert.starts_at, told.at)
         head = f"Still: {wording.headline(alert)}, for {lasted}"
-        return Part(State.STILL, alert, head, since=since, lasted=lasted)
+        return Part(State.STILL, alert, head, details=_seen(alert, told), since=since, lasted=lasted)
     return _fires(alert, told, again=lasted)
+
+
+def _acknowledged(alert: Alert, told: Notification) -> Part:
+    who, why = _who(alert, told)
+    since = wording.clock(alert.starts_at, told.at)
+    lasted = format_duration(max(0.0, told.at - alert.starts_at))
+    head = f"Acknowledged by {who}: {wording.headline(alert)}, for {lasted}"
+    links = wording.links(alert, runbook=False)
+    return Part(State.STILL, alert, head, (why,) if why else (), links=links, since=since, lasted=lasted)
+
+
+def _who(alert: Alert, told: Notification) -> tuple[str, str]:
+    """Who looks after ``alert``, and what they say of it, if anything."""
+    who, why = told.seen.get(alert.fingerprint, ("", ""))
+    return plain(who, 60) or "somebody", plain(why, 200) if why != SEEN else ""
+
+
+def _seen(alert: Alert, told: Notification) -> tuple[tuple[str, str], ...]:
+    if alert.fingerprint not in told.seen:
+        return ()
+    who, why = _who(alert, told)
+    return (("Acknowledged by", f"{who}, {why}" if why else who),)
 
 
 def _recovered(alert: Alert, told: Notification) -> Part:

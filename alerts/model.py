@@ -14,6 +14,9 @@ from typing import Any, Final
 
 # Alerts of each kind that a message carries: more than any form of it shows.
 CARRIED: Final = 20
+# Why a message is written that only tells who looks after an alert.
+ACKNOWLEDGED: Final = "acknowledged"
+SEEN: Final = "seen"  # the reason of an acknowledgement that gives none
 # The annotation of an alert of which nobody can say whether it is over: for how long nothing was heard of it.
 LOST: Final = "lost"
 
@@ -80,7 +83,9 @@ class Notification:
     ``firing`` is news to the channel, ``still`` it has heard of and goes on, ``resolved`` it has heard of and is over.
     ``reason`` says why it is told now ("new alerts", "repeat interval elapsed", …). ``current`` holds, by fingerprint,
     what a recovered target measures now, where that is known. ``more``: alerts that it stands for besides these.
-    ``links``: addresses, by name, of what can be done about the whole of it.
+    ``links``: addresses, by name, of what can be done about the whole of it. ``seen``: by fingerprint, who looks after
+    an alert and what they say of it. ``news``: of those, what the channel has not heard; where nothing else is news,
+    that is what the message is about.
     """
 
     service: str
@@ -92,16 +97,28 @@ class Notification:
     current: Mapping[str, float] = field(default_factory=dict)
     more: int = 0
     links: tuple[tuple[str, str], ...] = ()
+    seen: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    news: tuple[str, ...] = ()
+
+    @property
+    def acknowledged(self) -> tuple[Alert, ...]:
+        """The alerts whose acknowledgement is all that it tells; empty where it tells anything else."""
+        if self.reason != ACKNOWLEDGED:
+            return ()
+        return tuple(alert for alert in self.still if alert.fingerprint in self.news)
 
     def to_json(self) -> str:
         """The notification with at most :data:`CARRIED` alerts of each kind; the rest is counted in ``more``."""
         kept = {name: getattr(self, name)[:CARRIED] for name in ("firing", "still", "resolved")}
         left = sum(len(getattr(self, name)) - len(alerts) for name, alerts in kept.items())
         known = {alert.fingerprint for alert in kept["resolved"]}
+        open_ = {alert.fingerprint for name in ("firing", "still") for alert in kept[name]}
+        seen = {key: value for key, value in self.seen.items() if key in open_}
         document = {name: [alert.to_dict() for alert in alerts] for name, alerts in kept.items()}
         current = {key: value for key, value in self.current.items() if key in known}
         rest = {"service": self.service, "at": self.at, "reason": self.reason, "more": self.more + left}
-        return json.dumps({**document, **rest, "current": current, "links": self.links})
+        acks = {"seen": seen, "news": [key for key in self.news if key in open_]}
+        return json.dumps({**document, **rest, **acks, "current": current, "links": self.links})
 
     @classmethod
     def from_json(cls, text: str) -> Notification:
@@ -121,11 +138,16 @@ class Notification:
             dict(document["current"]),
             int(document["more"]),
             tuple((str(name), str(url)) for name, url in document.get("links", ())),
+            {str(key): (str(who), str(why)) for key, (who, why) in document.get("seen", {}).items()},
+            tuple(map(str, document.get("news", ()))),
         )
 
     @property
     def kind(self) -> str:
-        """Apprise's word for it: ``failure``, ``warning`` or, once nothing fires, ``success``."""
+        """Apprise's word for it: ``failure``, ``warning`` or, once nothing fires, ``success``; ``info`` for an
+        acknowledgement."""
+        if self.acknowledged:
+            return "info"
         open_alerts = self.firing + self.still
         if not open_alerts:
             return "warning" if any(LOST in alert.annotations for alert in self.resolved) else "success"
@@ -143,6 +165,7 @@ class Draft:
     body: str
     cause: str = ""
     payload: str = ""  # the notification as JSON, for the forms that a channel may want
+    aside: bool = False  # the channel's next message does not wait for the time that is kept between two
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +213,4 @@ class Told:
     channel: str
     firing: tuple[Alert, ...]
     resolved: tuple[str, ...]  # fingerprints
+    seen: tuple[tuple[str, str], ...] = ()  # by fingerprint, of whom it was told that they look after an alert

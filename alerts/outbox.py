@@ -132,7 +132,9 @@ class Outbox:
                     ),
                 )
                 ids.append(int(cursor.lastrowid or 0))
-                self._db.execute("INSERT OR REPLACE INTO told_at VALUES (?, ?, ?)", (draft.topic, draft.channel, at))
+                if not draft.aside:
+                    place = (draft.topic, draft.channel)
+                    self._db.execute("INSERT OR REPLACE INTO told_at VALUES (?, ?, ?)", (*place, at))
             for change in told:
                 place = (change.topic, change.channel)
                 self._db.executemany(
@@ -142,6 +144,10 @@ class Outbox:
                 self._db.executemany(
                     "DELETE FROM told WHERE topic = ? AND channel = ? AND fingerprint = ?",
                     [(*place, fingerprint) for fingerprint in change.resolved],
+                )
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO acks_told VALUES (?, ?, ?)",
+                    [(fingerprint, change.channel, author) for fingerprint, author in change.seen],
                 )
         for listener in self._listeners:
             listener()

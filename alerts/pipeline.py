@@ -130,7 +130,8 @@ class Pipeline:
         try:
             shown = tuple(self._flaps.shown(fingerprint, alert) for fingerprint, alert in self._alerts.items())
             self._run(round_, [Batch("", shown)])
-            acks.forget(self._outbox, round_.acks.keys() - {alert.fingerprint for alert in shown if alert.firing})
+            of_acks = round_.acks.keys() | {fingerprint for fingerprint, *_ in round_.acks_told}
+            acks.forget(self._outbox, of_acks - {alert.fingerprint for alert in shown if alert.firing})
             open_alerts = {fingerprint for known in self._outbox.told().values() for fingerprint in known}
         except OutboxError as error:
             self._failed(str(error))
@@ -159,7 +160,7 @@ class Pipeline:
 
     def _run(self, round_: Round, batches: list[Batch]) -> None:
         round_.told, round_.told_at = self._outbox.told(), self._outbox.told_at()
-        round_.acks = acks.current(self._outbox)
+        round_.acks, round_.acks_told = acks.current(self._outbox), acks.told(self._outbox)
         if any(channel.escalate_after for channel in self._configuration.channels):
             round_.first_told = self._outbox.first_told()
         for stage in STAGES:

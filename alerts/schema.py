@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 TABLES: Final = """
 CREATE TABLE messages (
@@ -26,6 +26,9 @@ CREATE TABLE silences (
   starts REAL NOT NULL, ends REAL NOT NULL);
 CREATE TABLE acks (
   fingerprint TEXT PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE acks_told (
+  fingerprint TEXT NOT NULL, channel TEXT NOT NULL, author TEXT NOT NULL,
+  PRIMARY KEY (fingerprint, channel, author)) WITHOUT ROWID;
 CREATE TABLE threads (
   channel TEXT NOT NULL, topic TEXT NOT NULL, reference TEXT NOT NULL, PRIMARY KEY (channel, topic)) WITHOUT ROWID;
 CREATE TABLE proof (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
@@ -58,6 +61,13 @@ MIGRATIONS: Final = {
         "CREATE TABLE proof (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL)",
         "CREATE TABLE posted (fingerprint TEXT PRIMARY KEY, origin TEXT NOT NULL, alert TEXT NOT NULL,"
         " held INTEGER NOT NULL) WITHOUT ROWID",
+    ),
+    # Who was told of whose acknowledgement; those of before are no news.
+    5: (
+        "CREATE TABLE acks_told (fingerprint TEXT NOT NULL, channel TEXT NOT NULL, author TEXT NOT NULL,"
+        " PRIMARY KEY (fingerprint, channel, author)) WITHOUT ROWID",
+        "INSERT OR IGNORE INTO acks_told SELECT told.fingerprint, told.channel, acks.author"
+        " FROM told JOIN acks ON acks.fingerprint = told.fingerprint",
     ),
 }
 

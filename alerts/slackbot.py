@@ -12,13 +12,14 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from anvil_monitor.targets import Channel
 
 from . import forms
 from .letters import Letter
-from .messages import Part, Story
+from .messages import Part, Story, story
 from .outbox import Outbox, OutboxError
 from .outcomes import Outcome, describe
 from .posting import Poster
@@ -125,8 +126,9 @@ class SlackSender:
         """Write the letter into the open message and reply to it; ``False`` where that message is gone."""
         told = letter.told
         try:
-            await self._call(match, "chat.update", ts=open_, text=text(letter))
-            if told is not None and (told.firing or told.resolved):  # that it still goes on is no news
+            await self._call(match, "chat.update", ts=open_, text=text(letter, whole=True))
+            # That it still goes on is no news.
+            if told is not None and (told.firing or told.resolved or told.acknowledged):
                 await self._call(
                     match,
                     "chat.postMessage",
@@ -159,9 +161,11 @@ class SlackSender:
         raise SlackError(Outcome(False, word in PASSING, f"Slack says {word}"), word)
 
 
-def text(letter: Letter) -> str:
-    """The message in Slack's own markup."""
+def text(letter: Letter, whole: bool = False) -> str:
+    """The message in Slack's own markup. ``whole``: what is open, also where it only tells who looks after it."""
     words = letter.words
+    if whole and words is not None and letter.told is not None and letter.told.acknowledged:
+        words = replace(story(replace(letter.told, news=())), title=words.title)
     if words is None:
         return f"*{escaped(letter.title)}*\n{escaped(letter.message.body)}"
     return mrkdwn(words)

@@ -17,7 +17,7 @@ from anvil_monitor.targets import Channel, Configuration
 from . import flapping, inhibition, silences
 from .acks import Ack
 from .messages import message
-from .model import Alert, Draft, Notification, Told
+from .model import ACKNOWLEDGED, Alert, Draft, Notification, Told
 from .outbox import Outbox
 from .routing import around, failing
 
@@ -31,12 +31,16 @@ Known: TypeAlias = Mapping[tuple[str, str], Mapping[str, Alert]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
-    """Alerts of one service on their way to one channel (``None`` before routing)."""
+    """Alerts of one service on their way to one channel (``None`` before routing).
+
+    ``early``: its group has to wait; only that somebody looks after an alert is told now.
+    """
 
     service: str
     alerts: tuple[Alert, ...]
     channel: Channel | None = None
     notification: Notification | None = None
+    early: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Round:
     measure: Measure | None = None
     links: LinksOf | None = None
     acks: Mapping[str, Ack] = dataclasses.field(default_factory=dict)
+    acks_told: Collection[tuple[str, str, str]] = ()  # fingerprint, channel, author
     # By fingerprint: when the first channel was told, and since when an alert is here that no channel was told of.
     first_told: Mapping[str, float] = dataclasses.field(default_factory=dict)
     seen: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -69,6 +74,14 @@ class Round:
     decisions: list[Decision] = dataclasses.field(default_factory=list)
     next_look: list[float] = dataclasses.field(default_factory=list)
     grouped: list[tuple[float, tuple[Alert, ...]]] = dataclasses.field(default_factory=list)  # until when they wait
+
+    def unheard(self, alerts: Sequence[Alert], place: tuple[str, str]) -> tuple[str, ...]:
+        """Of ``alerts`` that the channel of ``place`` was told of: those that somebody looks after, which is news."""
+        known = self.told.get(place, {})
+        found = [alert.fingerprint for alert in alerts if alert.firing and alert.fingerprint in known]
+        return tuple(
+            one for one in found if one in self.acks and (one, place[1], self.acks[one].author) not in self.acks_told
+        )
 
     def told_of(self, service: str) -> dict[str, Alert]:
         """The open alerts of ``service`` that any channel was told of."""
@@ -126,7 +139,10 @@ def group(round_: Round, batches: list[Batch]) -> list[Batch]:
             ready = max(ready, last + monitor.group_interval)
         if ready <= round_.now:
             due.append(Batch(service, alerts))
-        elif news or any(not alert.firing for alert in alerts):
+            continue
+        if any(round_.unheard(alerts, place) for place in round_.told if place[0] == service):
+            due.append(Batch(service, alerts, early=True))
+        if news or any(not alert.firing for alert in alerts):
             round_.next_look.append(ready)
             round_.grouped.append((ready, alerts))
             reason = f"waits {ready - round_.now:.1f} s for its group"
@@ -152,23 +168,27 @@ def route(round_: Round, batches: list[Batch]) -> list[Batch]:
 def deduplicate(round_: Round, batches: list[Batch]) -> list[Batch]:
     """Tell a channel only what it has not heard: new alerts, ends (once), and after repeat_interval that it goes on.
 
-    What somebody has acknowledged is not repeated.
+    What somebody has acknowledged is not repeated; that they did is told at once, to whom the alert was.
     """
     telling: list[Batch] = []
     for batch in batches:
         place = (batch.service, channel_of(batch).name)
         known = round_.told.get(place, {})
         firing, still, resolved = _sort(batch.alerts, known)
-        interval = channel_of(batch).repeat_interval or round_.configuration.monitor.repeat_interval
-        repeat = round_.told_at.get(place, round_.now) + interval
         waiting = [alert for alert in still if alert.fingerprint not in round_.acks]
+        if batch.early:
+            firing, resolved = (), ()
         if firing:
             reason = "new alerts"
         elif resolved:
             reason = "alerts resolved"
-        elif waiting and repeat <= round_.now:
+        elif waiting and not batch.early and _repeats(round_, batch, waiting) <= round_.now:
             reason = "repeat interval elapsed"
+        elif channel_of(batch).tell_acks and round_.unheard(still, place):
+            reason = ACKNOWLEDGED
         else:
+            if batch.early:
+                continue  # it is said already that it waits
             why = "nothing new" if waiting else "acknowledged" if still else "nothing it was told of"
             round_.decisions.append(Decision(*place, False, why))
             continue
@@ -184,12 +204,14 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
         note = batch.notification
         assert note is not None
         title, body = message(note)
-        drafts.append(Draft(channel_of(batch).name, batch.service, note.kind, title, body, note.reason, note.to_json()))
+        name, aside = channel_of(batch).name, bool(note.acknowledged)
+        drafts.append(Draft(name, batch.service, note.kind, title, body, note.reason, note.to_json(), aside))
         resolved = tuple(alert.fingerprint for alert in note.resolved)
         known = round_.told.get((batch.service, channel_of(batch).name), {})
         # What goes on is on disk already; of thousands only those are written that began anew.
         anew = tuple(a for a in note.still if known[a.fingerprint].starts_at != a.starts_at)
-        told.append(Told(batch.service, channel_of(batch).name, note.firing + anew, resolved))
+        seen = tuple((fingerprint, who) for fingerprint, (who, _) in note.seen.items())
+        told.append(Told(batch.service, channel_of(batch).name, note.firing + anew, resolved, seen))
     round_.outbox.record(drafts, told, round_.now)
     for batch, draft in zip(batches, drafts, strict=True):
         round_.decisions.append(Decision(batch.service, draft.channel, True, draft.cause))
@@ -199,6 +221,15 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
 
 def _filter(batches: list[Batch], keep: Callable[[Alert], bool]) -> list[Batch]:
     return [dataclasses.replace(batch, alerts=tuple(a for a in batch.alerts if keep(a))) for batch in batches]
+
+
+def _repeats(round_: Round, batch: Batch, alerts: Sequence[Alert]) -> float:
+    """When the channel is told again that ``alerts`` go on: as soon as the severity of one of them asks for it."""
+    channel = channel_of(batch)
+    usual = channel.repeat_interval or round_.configuration.monitor.repeat_interval
+    by_severity = dict(channel.repeat_by_severity)
+    interval = min(by_severity.get(alert.severity, usual) for alert in alerts)
+    return round_.told_at.get((batch.service, channel.name), round_.now) + interval
 
 
 def channel_of(batch: Batch) -> Channel:
@@ -239,7 +270,12 @@ def _told(
             value = round_.measure(alert)
             if value is not None:
                 current[alert.fingerprint] = value
-    note = Notification(batch.service, round_.now, reason, firing, still, resolved, current)
-    if round_.links:
+    seen = {one.fingerprint: round_.acks[one.fingerprint] for one in firing + still if one.fingerprint in round_.acks}
+    note = Notification(
+        batch.service, round_.now, reason, firing, still, resolved, current,
+        seen={fingerprint: (ack.author, ack.reason) for fingerprint, ack in seen.items()},
+        news=round_.unheard(still, (batch.service, channel_of(batch).name)),
+    )  # fmt: skip
+    if round_.links and reason != ACKNOWLEDGED:
         note = dataclasses.replace(note, links=round_.links(note))
     return dataclasses.replace(batch, notification=note)

@@ -195,17 +195,18 @@ def _moment(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().isoformat(timespec="milliseconds")
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns two spaces apart, the last one to the right; no control character of a label reaches the terminal."""
+def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = True) -> list[str]:
+    """Columns two spaces apart, the last one to the right where it holds ``numbers``; no control character of a label
+    reaches the terminal."""
     if len(rows) < 2:
         return []
     clean = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if number == len(widths) - 1 else cell.ljust(width)
+            cell.rjust(width) if numbers and number == len(widths) - 1 else cell.ljust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
+        ).rstrip()
         for row in clean
     ]
 

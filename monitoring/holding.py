@@ -125,7 +125,7 @@ def _list(_: argparse.Namespace, outbox: Outbox) -> int:
     found = silences.since(outbox, time.time())
     rows = [["number", "alerts", "author", "reason", "until"]]
     rows += [[str(s.id), " ".join(map(str, s.matchers)), s.author, s.reason, moment(s.ends)] for s in found]
-    print("\n".join(aligned(rows)) or "nothing is silenced")
+    print("\n".join(aligned(rows, numbers=False)) or "nothing is silenced")
     return 0
 
 
@@ -139,9 +139,8 @@ def _end(options: argparse.Namespace, outbox: Outbox) -> int:
 def _ack(options: argparse.Namespace, outbox: Outbox) -> int:
     told = {alert.fingerprint: alert for known in outbox.told().values() for alert in known.values()}
     if not options.alerts:
-        print(
-            "\n".join(aligned(_open(told.values(), acks.current(outbox)))) or "nothing that people were told of is open"
-        )
+        rows = aligned(_open(told.values(), acks.current(outbox)), numbers=False)
+        print("\n".join(rows) or "nothing that people were told of is open")
         return 0
     try:
         found = acks.find(told.values(), options.alerts)

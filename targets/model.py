@@ -223,6 +223,8 @@ class Channel:
     hours: Hours | None = field(default=None, kw_only=True)
     escalate_after: float = field(default=0.0, kw_only=True)
     repeat_interval: float | None = field(default=None, kw_only=True)
+    repeat_by_severity: tuple[tuple[str, float], ...] = field(default=(), kw_only=True)
+    tell_acks: bool = field(default=True, kw_only=True)  # whether it hears that somebody looks after an alert
     format: str = ""
     template: Path | None = None
     signing_key: Secret | None = None

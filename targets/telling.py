@@ -17,7 +17,7 @@ from .windows import DAY, DAYS, Hours, Maintenance, Once, Weekly
 CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 CLOCK_RULE: Final = 'must be a time of day, as in "22:00"'
 MOMENT_RULE: Final = 'must be a date and a time, as in "2026-12-01T22:00"'
-CHANNEL_KEYS: Final = ("targets", "labels", "hours", "escalate_after", "repeat_interval")
+CHANNEL_KEYS: Final = ("targets", "labels", "hours", "escalate_after", "repeat_interval", "tell_acks")
 LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 MONITOR_KEYS: Final = ("flap_limit", "external_url", "prometheus", "runbooks")
 RUNBOOK_WORDS: Final = ("alert", "service", "target")
@@ -50,15 +50,26 @@ def channels(tables: Table, given: tuple[Channel, ...], targets: tuple[str, ...]
             continue
         table = tables.table(channel.name)
         after = table.duration("escalate_after") if "escalate_after" in table.values else 0.0
-        repeat = table.duration("repeat_interval") if "repeat_interval" in table.values else None
+        repeat, by_severity = _repeats(table)
         about = table.names("targets", among=targets, kind="target") if "targets" in table.values else ()
-        channel = replace(channel, targets=about, labels=_labels(table))
-        found.append(replace(channel, hours=_hours(table), escalate_after=after, repeat_interval=repeat))
+        tells = table.boolean("tell_acks", default=True)
+        channel = replace(channel, targets=about, labels=_labels(table), tell_acks=tells)
+        channel = replace(channel, repeat_interval=repeat, repeat_by_severity=by_severity)
+        found.append(replace(channel, hours=_hours(table), escalate_after=after))
     if found and all(channel.escalate_after for channel in found):
         todo = "take it out of the one that is to be told first"
         place = f"{found[0].name}.escalate_after"
         tables.problem(place, "every channel has escalate_after: nobody is told at first", todo)
     return tuple(found)
+
+
+def _repeats(table: Table) -> tuple[float | None, tuple[tuple[str, float], ...]]:
+    """``repeat_interval``: one duration, or a table of one for each severity that is not as in ``[monitor]``."""
+    if not isinstance(table.values.get("repeat_interval"), dict):
+        return (table.duration("repeat_interval") if "repeat_interval" in table.values else None), ()
+    each = table.table("repeat_interval")
+    each.allow(SEVERITIES, kind="severity")
+    return None, tuple((name, each.duration(name)) for name in SEVERITIES if name in each.values)
 
 
 def flap_limit(monitor: Table) -> int:

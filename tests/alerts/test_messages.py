@@ -79,6 +79,14 @@ def test_several_alerts_are_one_message(alerts: Any) -> None:
     assert title == "app: 2 alerts: API response time, Server memory"
 
 
+def test_an_end_while_others_go_on_is_the_news(alerts: Any) -> None:
+    """The title begins with what is over, and says that something still fires."""
+    still = alerts.missed()
+    over = alerts.over(alerts.missed("db_query_time", title="Database query time"), AT + 60)
+    title, _ = message(note(still=(still,), resolved=(over,)))
+    assert title == "app: Database query time recovered; still: API response time 312 ms, target < 200 ms"
+
+
 def test_a_repeated_message_says_so(alerts: Any) -> None:
     """After repeat_interval the message says still and for how long."""
     title, body = message(note(still=(alerts.missed(),)))

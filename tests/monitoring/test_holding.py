@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,8 +14,13 @@ from typing import Any
 
 import pytest
 
+from anvil_monitor.alerts import acks
+from anvil_monitor.alerts.model import Alert, Told
+from anvil_monitor.alerts.notifier import OUTBOX_FILE
+from anvil_monitor.alerts.outbox import Outbox
 from anvil_monitor.monitoring.cli import main
-from anvil_monitor.targets import Configuration, Maintenance, Once
+from anvil_monitor.monitoring.holding import moment
+from anvil_monitor.targets import Configuration, Maintenance, Once, load
 
 JSON = {"Content-Type": "application/json"}
 GOOD: dict[str, Any] = {"matchers": ["service=shop"], "for": "2h", "author": "Ada", "reason": "moving the cache"}
@@ -202,10 +208,12 @@ def test_the_page_acknowledges(start: Callable[..., Any], server: Any, until: Ca
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page()
-        page.on("dialog", lambda dialog: dialog.accept("Ada <b>L</b>"))
         page.goto(running.url)
         row = page.locator("#alerts li", has_text="API response time of shop").first
         row.get_by_role("button", name="Acknowledge").click(timeout=20_000)
+        page.get_by_label("Your name").fill("Ada <b>L</b>")
+        assert page.get_by_label("How long").count() == 0 or not page.get_by_label("How long").is_visible()
+        page.keyboard.press("Enter")
         page.locator("#alerts").get_by_text("seen by Ada <b>L</b>").first.wait_for(timeout=20_000)
         browser.close()
     (ack,) = running.http.get("/api/v1/acks").json()["data"]["acks"]
@@ -214,26 +222,40 @@ def test_the_page_acknowledges(start: Callable[..., Any], server: Any, until: Ca
 
 @pytest.mark.needs("chromium")
 def test_the_page_silences_an_alert(start: Callable[..., Any], server: Any, until: Callable[..., Any]) -> None:
-    """Its button asks who and why; for an hour that alert of that target, and no other, is silenced."""
+    """With the keyboard alone: its button asks who, how long and why; that alert of that target is silenced, no other.
+    What is wrong is said where it is asked, and Escape does nothing."""
     api = pytest.importorskip("playwright.sync_api")
     running = start()
     server.latency = 0.4
     until(lambda: "TargetMissed" in running.firing())
-    answers = {"Who silences it?": "Ada", "Why? Others must be able to ask.": "moving the cache"}
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page()
-        page.on("dialog", lambda dialog: dialog.accept(answers[dialog.message]))
         page.goto(running.url)
         row = page.locator("#alerts li", has_text="API response time of shop").first
-        row.get_by_role("button", name="Silence 1 h").click(timeout=20_000)
+        row.get_by_role("button", name="Silence").focus(timeout=20_000)
+        page.keyboard.press("Enter")
+        page.get_by_role("dialog", name="Silence").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("dialog").wait_for(state="hidden")
+        page.keyboard.press("Enter")  # the button has the focus again
+        page.keyboard.type("Ada")
+        page.keyboard.press("Tab")
+        page.keyboard.press("ArrowDown")
+        assert page.get_by_role("radio", name="for 4 h").is_checked()
+        page.keyboard.press("Tab")
+        page.keyboard.type("   ")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").get_by_text("It was not done").wait_for(timeout=20_000)
+        page.keyboard.type("moving the cache")
+        page.keyboard.press("Enter")
         page.locator("#silences").get_by_text("Ada: moving the cache").wait_for(timeout=20_000)
         browser.close()
     (silence,) = running.http.get("/api/v1/silences").json()["data"]["silences"]
     assert silence["matchers"] == ["alertname=TargetMissed", "service=shop", "target=api_response_time"]
-    assert silence["ends"] - silence["starts"] == 3600
+    assert silence["ends"] - silence["starts"] == 4 * 3600
 
 
 @pytest.mark.needs("chromium")
@@ -286,3 +308,28 @@ def test_it_is_a_command(tmp_path: Path) -> None:
     assert subprocess.run(line, capture_output=True, cwd=tmp_path, timeout=60).returncode == 2
     helped = subprocess.run([*line, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=60).stdout
     assert all(f"anvil-monitor silence {part}" in helped for part in ("add", "list", "end"))
+
+
+def test_the_list_of_open_alerts_is_in_columns(
+    configuration_file: Path, command: Callable[..., tuple[int, str]]
+) -> None:
+    """Each word of the head stands over the beginning of its column, who acknowledged and why among them, and nothing
+    of a label or a name moves the terminal's cursor."""
+    alerts = [
+        Alert({"alertname": name, "service": "shop"}, {}, at)
+        for name, at in (("Slow", 1_800_000_000.0), ("Red\x1b[31m\u202eand long", 1_700_000_000.0))
+    ]
+    with contextlib.closing(Outbox(load(configuration_file, {}).monitor.data / OUTBOX_FILE)) as outbox:
+        outbox.record([], [Told("shop", "hook", tuple(alerts), ())], 1_800_000_000.0)
+        acks.add(outbox, alerts[:1], author="Ada", reason="restarting it", at=1_800_000_060.0)
+    status, said = command("ack")
+    head, *rows = said.splitlines()
+    starts = [head.index(word) for word in ("id", "alert", "seen by", "reason", "since")]
+    cells = [[row[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for row in rows]
+    moments = [moment(1_700_000_000.0), moment(1_800_000_000.0)]
+    assert status == 0
+    assert [row[1:] for row in cells] == [
+        ["Red\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}and long shop", "", "", moments[0]],
+        ["Slow shop", "Ada", "restarting it", moments[1]],
+    ]
+    assert all(row[start - 2 : start] == "  " for row in rows for start in starts[1:])

@@ -217,6 +217,7 @@ def test_escalation_and_repeats_of_a_channel() -> None:
     first, second = parse(text).channels
     assert (first.escalate_after, first.repeat_interval) == (0.0, None)
     assert (second.escalate_after, second.repeat_interval) == (900.0, 3600.0)
+    assert (first.tell_acks, first.repeat_by_severity) == (True, ())
     with pytest.raises(ConfigurationError, match=r":3: every channel has escalate_after: nobody is told at first"):
         parse('[channels.b]\nurl = "env:B"\nescalate_after = "15m"')
     with pytest.raises(ConfigurationError, match=r':3: escalate_after = 15 .*as in "15ms"'):
@@ -267,3 +268,17 @@ def test_a_mistake_of_a_channel_is_told_once() -> None:
     assert len([one for one in caught.value.problems if "must be a table" in one.what]) == 1
     with pytest.raises(ConfigurationError, match="is too large"):
         parse('[channels.x]\nurl = "env:X"\nrepeat_interval = "' + "9" * 400 + 'w"')
+
+
+def test_how_often_a_severity_is_repeated() -> None:
+    """A table of durations by severity, in part; a severity that there is none of is told with its line."""
+    head = '[channels.a]\nurl = "env:A"\ntell_acks = false\n'
+    (channel,) = parse(f'{head}repeat_interval = {{ critical = "1h" }}').channels
+    assert (channel.tell_acks, channel.repeat_interval) == (False, None)
+    assert channel.repeat_by_severity == (("critical", 3600.0),)
+    with pytest.raises(ConfigurationError, match=r":4: unknown severity 'critcal' .*did you mean 'critical'"):
+        parse(f'{head}repeat_interval = {{ critcal = "1h" }}')
+    with pytest.raises(ConfigurationError, match=r":4: warning = 5 .*a time needs a unit"):
+        parse(f"{head}repeat_interval = {{ warning = 5 }}")
+    with pytest.raises(ConfigurationError, match=r":3: tell_acks = 1 .*must be true or false"):
+        parse('[channels.a]\nurl = "env:A"\ntell_acks = 1')
