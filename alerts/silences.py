@@ -15,7 +15,7 @@ from typing import Any, Final
 from . import matchers as matching
 from .matchers import Matcher
 from .outbox import Outbox
-from .yamltext import parse_duration
+from .yamltext import TooLongError, parse_duration
 
 MOST: Final = 1000
 LONGEST: Final = 366 * 86400.0
@@ -72,7 +72,7 @@ def lasting(text: str) -> float:
     """Seconds of a duration such as ``2h``. Raises ``ValueError`` for what is none, and for more than a year."""
     try:
         seconds = parse_duration(text)
-    except OverflowError:
+    except TooLongError:
         seconds = math.inf
     except ValueError:
         seconds = 0.0

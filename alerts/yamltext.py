@@ -17,7 +17,13 @@ DURATION: Final = re.compile(
     r"(?:(?P<y>\d+)y)?(?:(?P<w>\d+)w)?(?:(?P<d>\d+)d)?(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s)?(?:(?P<ms>\d+)ms)?",
     re.ASCII,
 )
+# Prometheus counts nanoseconds in 64 bits: 292 years.
+LONGEST: Final = 2**63 // 10**9
 SECONDS: Final = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
+
+
+class TooLongError(ValueError):
+    """A duration that Prometheus could not count."""
 
 
 def parse_duration(text: str) -> float:
@@ -28,7 +34,10 @@ def parse_duration(text: str) -> float:
             return 0.0
         raise ValueError(f"{text!r} is no duration")
     whole = sum(int(match[unit]) * size for unit, size in SECONDS.items() if match[unit])
-    return whole + int(match["ms"] or 0) / 1000
+    milliseconds = int(match["ms"] or 0)
+    if whole + milliseconds // 1000 > LONGEST:
+        raise TooLongError("a duration of more than 292 years is out of range")
+    return whole + milliseconds / 1000
 
 
 class Dumper(yaml.SafeDumper):

@@ -213,3 +213,10 @@ def test_what_is_no_duration(text: str) -> None:
     """A duration needs whole numbers with units, from the largest to the smallest."""
     with pytest.raises(ValueError, match="no duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["293y", "9300000000s", "9" * 400 + "s", "9" * 400 + "ms"])
+def test_a_duration_that_prometheus_cannot_count_is_out_of_range(text: str) -> None:
+    """What does not fit into nanoseconds of 64 bits is refused as Prometheus refuses it, however long it is."""
+    with pytest.raises(ValueError, match="more than 292 years is out of range"):
+        parse_duration(text)
