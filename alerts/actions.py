@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
-from . import acks, links, silences
+from . import acks, links, silences, spans
 from .links import ACTIONS, PATH, LinkError, Links
 from .matchers import Matcher
 from .messages import plain
@@ -42,8 +42,11 @@ PAGE: Final = """<!doctype html>
 <link rel="stylesheet" href="page.css"></head>
 <body><main><section class="panel"><h2>{title}</h2>{body}</section></main></body></html>
 """
-FORM: Final = """<form method="post"><p><label>Your name <input name="who" maxlength="100" autocomplete="name"></label>
-<button type="submit">{label}</button></p></form>"""
+FORM: Final = """<form method="post" class="act"><label>Your name
+<input name="who" maxlength="100" autocomplete="name"></label>{choice}
+<button type="submit" class="strong">{label}</button></form>"""
+CHOICE: Final = "<fieldset><legend>How long</legend>{}</fieldset>"
+OPTION: Final = '<label><input type="radio" name="for" value="{}"{}> {}</label>'
 
 
 def links_of(configuration: Configuration) -> Links | None:
@@ -84,25 +87,29 @@ def routes(
         if not found:
             return page("It is over", paragraph("Nothing that this link is about fires any more."), 410)
         if request.method != "POST":
-            return page(f"{ACTIONS[action]}?", listed(found) + FORM.format(label=html.escape(ACTIONS[action])))
-        who = plain(await name(request), silences.LONGEST_AUTHOR) or NOBODY
+            return page(f"{ACTIONS[action]}?", listed(found) + form(action, clock()))
+        given = await fields(request)
+        who = plain(given.get("who", ""), silences.LONGEST_AUTHOR) or NOBODY
+        now = clock()
+        span = spans.chosen(given.get("for", ""), now)
+        if span is None:
+            return page("It was not done", paragraph("The form does not say how long. Open the link again."), 400)
         try:
-            await asyncio.get_running_loop().run_in_executor(executor, do, action, scope, found, who)
+            await asyncio.get_running_loop().run_in_executor(executor, do, action, scope, found, who, now, span.ends)
         except (OutboxError, ValueError) as error:
             logger.error("%s by a link failed: %s", action, error)
             return page("It was not done", paragraph("The monitor cannot write it down; its log says why."), 503)
         logger.info("%s of %d alerts by %s, through a link", action, len(found), who)
-        done = "acknowledged" if action == "ack" else "silenced for 1 h"
-        return page(f"{done.capitalize()} by {who}", listed(found))
+        done = "acknowledged" if action == "ack" else f"silenced {span.label}"
+        return page(f"{done[0].upper()}{done[1:]} by {who}", listed(found))
 
-    def do(action: str, scope: links.Scope, found: Sequence[Alert], who: str) -> None:
-        now = clock()
+    def do(action: str, scope: links.Scope, found: Sequence[Alert], who: str, now: float, ends: float) -> None:
         if action == "ack":
             acks.add(outbox, found, author=who, at=now)
             return
         service = Matcher("service", "=", scope.service)
         for chosen in [(service,)] if scope.service else [links.silence_matchers(alert) for alert in found]:
-            silences.add(outbox, chosen, author=who, reason=NOBODY, starts=now, ends=now + links.SILENCE)
+            silences.add(outbox, chosen, author=who, reason=NOBODY, starts=now, ends=ends)
 
     async def style(_: Request) -> Response:
         return Response(css(), media_type="text/css; charset=utf-8")
@@ -110,13 +117,27 @@ def routes(
     return [Route(f"{PATH}/page.css", style), Route(f"{PATH}/{{action}}", act, methods=["GET", "POST"])]
 
 
-async def name(request: Request) -> str:
-    """The name in a form; empty where there is none that can be read."""
+async def fields(request: Request) -> dict[str, str]:
+    """What a form says; nothing where it cannot be read."""
     try:
         body = await any_body(request, MAX_BODY)
-        return parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).get("who", [""])[0]
+        given = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
     except (RefusedError, ValueError):
-        return ""
+        return {}
+    return {name: values[0] for name, values in given.items()}
+
+
+def form(action: str, now: float) -> str:
+    """The form that does ``action``."""
+    choice = ""
+    if action == "silence":
+        choice = CHOICE.format(
+            "".join(
+                OPTION.format(span.name, " checked" if span.name == spans.USUAL else "", html.escape(span.label))
+                for span in spans.spans(now)
+            )
+        )
+    return FORM.format(choice=choice, label=html.escape(ACTIONS[action]))
 
 
 def page(title: str, body: str, status: int = 200) -> Response:

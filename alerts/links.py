@@ -30,8 +30,7 @@ from .model import Alert, Notification
 KEY_FILE: Final = "link.key"
 KEY_BYTES: Final = 32
 LASTS: Final = 86400.0  # seconds; a repeated message has new ones
-SILENCE: Final = 3600.0
-ACTIONS: Final = {"ack": "Acknowledge", "silence": "Silence for 1 h"}
+ACTIONS: Final = {"ack": "Acknowledge", "silence": "Silence"}
 PATH: Final = "/act"
 # With more alerts than this a link is about all of their service.
 NAMED: Final = 10

@@ -16,6 +16,8 @@ from anvil_monitor.targets import Target, Unit
 KEPT: Final = "green"
 MISSED: Final = "red"
 MEASURED: Final = "blue"
+TOLD: Final = "orange"
+USUAL: Final = "text"
 
 # Grafana's grid is 24 columns wide; a row is 30 pixels high.
 COLUMNS: Final = 24
@@ -99,7 +101,10 @@ def firing_stat(x: int, y: int) -> Any:
 
 
 def value_series(target: Target, description: str, x: int, y: int) -> Any:
-    """``target`` over time, with its limit, as it was at each time, as a dashed line."""
+    """``target`` over time, with its limit, as it was at each time, as a dashed line.
+
+    Quieter, once there is a past to learn from: what is usual at this hour, and where drift is told.
+    """
     pick = selector(target.name)
     limit_style: list[dict[str, Any]] = [
         {"id": "color", "value": {"mode": "fixed", "fixedColor": MISSED}},
@@ -114,6 +119,9 @@ def value_series(target: Target, description: str, x: int, y: int) -> Any:
         targets=[
             query(f"target:value{pick}", "measured", "A"),
             query(f"target:limit{pick}", "limit", "B"),
+            query(f"target:baseline{pick}", "usual", "C"),
+            query(f"target:upper{pick}", "drift is told above", "D"),
+            query(f"target:lower{pick}", "drift is told below", "E"),
         ],
         unit=UNITS[target.unit],
         axisSoftMin=0,
@@ -124,9 +132,25 @@ def value_series(target: Target, description: str, x: int, y: int) -> Any:
         legendDisplayMode="list",
         legendPlacement="bottom",
         colorMode="fixed",
-        overrides=[_fixed("measured", MEASURED), _override("limit", limit_style)],
+        overrides=[
+            _fixed("measured", MEASURED),
+            _override("limit", limit_style),
+            _override("usual", _quiet(USUAL, [1, 6])),
+            _override("drift is told above", _quiet(TOLD, [4, 6])),
+            _override("drift is told below", _quiet(TOLD, [4, 6])),
+        ],
         thresholds=plain_thresholds(),
     )
+
+
+def _quiet(color: str, dash: list[int]) -> list[dict[str, Any]]:
+    """A thin line behind the measured one."""
+    return [
+        {"id": "color", "value": {"mode": "fixed", "fixedColor": color}},
+        {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": dash}},
+        {"id": "custom.fillOpacity", "value": 0},
+        {"id": "custom.lineWidth", "value": 1},
+    ]
 
 
 def firing_table(x: int, y: int) -> Any:

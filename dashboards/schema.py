@@ -41,7 +41,12 @@ def complete(dashboard: Any, *, interval: str) -> dict[str, Any]:
     about_a_service = any(variable["name"] == "service" for variable in variables)
     return {
         **{key: old[key] for key in BOARD if old.get(key) is not None},
-        "annotations": {"list": [_grafana_annotations(), *([_firing_annotations()] if about_a_service else [])]},
+        "annotations": {
+            "list": [
+                _grafana_annotations(),
+                *([_firing_annotations(), _deploy_annotations()] if about_a_service else []),
+            ]
+        },
         "fiscalYearStartMonth": 0,
         "graphTooltip": 1,
         "id": None,
@@ -146,6 +151,22 @@ def _firing_annotations() -> dict[str, Any]:
         "tagKeys": "severity",
         "textFormat": "{{target}}",
         "titleFormat": "{{alertname}}",
+    }
+
+
+def _deploy_annotations() -> dict[str, Any]:
+    """A mark where another version of the server was first seen: the value of the series is that time, in seconds."""
+    return {
+        "datasource": DATASOURCE,
+        "enable": True,
+        "expr": 'service:version_since{service="$service"} * 1000',
+        "iconColor": "blue",
+        "name": "Deploys",
+        "step": "60s",
+        "tagKeys": "service_version",
+        "textFormat": "{{service_version}}",
+        "titleFormat": "version first seen",
+        "useValueForTime": True,
     }
 
 

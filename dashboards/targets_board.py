@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from grafanalib import core  # type: ignore[import-untyped]
 
-from anvil_monitor.targets import Configuration, Target, format_promql_duration
+from anvil_monitor.alerts.driftkinds import kind
+from anvil_monitor.alerts.learning import needed
+from anvil_monitor.targets import Configuration, Target, format_duration, format_promql_duration
 
 from . import panels, schema
 
@@ -36,7 +38,8 @@ def board(configuration: Configuration) -> dict[str, Any]:
     top = (len(shown) // per_row + 1) * height
     width, height = panels.SERIES
     for index, (target, text) in enumerate(shown):
-        pieces.append(panels.value_series(target, text, x=index % 2 * width, y=top + index // 2 * height))
+        words = f"{text}\n\n{learns(target)}"
+        pieces.append(panels.value_series(target, words, x=index % 2 * width, y=top + index // 2 * height))
     pieces.append(panels.firing_table(x=len(shown) % 2 * width, y=top + len(shown) // 2 * height))
 
     first = configuration.services[0].name
@@ -60,6 +63,12 @@ def board(configuration: Configuration) -> dict[str, Any]:
     )  # fmt: skip
     interval = format_promql_duration(configuration.monitor.evaluation_interval)
     return schema.complete(dashboard, interval=interval)
+
+
+def learns(target: Target) -> str:
+    """What it means that there are no quiet lines."""
+    need = format_duration(needed(kind(target)))
+    return f"Quiet lines: what is usual, and where drift is told. None: still learning, which takes {need} of history."
 
 
 def describe(targets: list[Target]) -> str:

@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from anvil_monitor.alerts.driftkinds import kind
+from anvil_monitor.alerts.learning import needed
 from anvil_monitor.alerts.rules import rule_groups
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem, format_duration, load
 
@@ -37,6 +39,8 @@ def check(configuration: Configuration, *, offline: bool, environ: dict[str, str
     print(f"{configuration.path or 'no monitor.toml: the shipped defaults'}")
     for target in configuration.targets:
         print(f"  {target.service}: {target.title.lower()} {target.promise} ({target.measure})")
+    for line in ([] if offline else preflight.learning(configuration, environ)) or _history_needed(configuration):
+        print(f"  drift: {line}")
     for channel in configuration.channels:
         chosen = [*channel.severities, *channel.services, *channel.targets]
         chosen += [f"{name}={'|'.join(values)}" for name, values in channel.labels]
@@ -60,6 +64,14 @@ def check(configuration: Configuration, *, offline: bool, environ: dict[str, str
     warnings = len(problems) - errors
     print(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
     return 2 if errors else 0
+
+
+def _history_needed(configuration: Configuration) -> list[str]:
+    """How much of a past the warnings of drift need, the targets that need alike in a line."""
+    found: dict[str, list[str]] = {}
+    for target in configuration.targets:
+        found.setdefault(format_duration(needed(kind(target))), []).append(f"{target.service} {target.name}")
+    return [f"told after {need} of history: {', '.join(names)}" for need, names in found.items()]
 
 
 def generate(config: Path | None, into: Path, *, check: bool) -> int:

@@ -13,11 +13,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from anvil_monitor.alerts import learning
 from anvil_monitor.alerts import matchers as matching
+from anvil_monitor.alerts.driftalerts import DRIFTING, TRENDING
 from anvil_monitor.alerts.inhibition import explained
 from anvil_monitor.alerts.matchers import Matcher, MatcherError
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.rulefile import Recording
+from anvil_monitor.alerts.versions import since_deploy
 from anvil_monitor.targets import Configuration, format_duration
 
 from .asking import Command, Load, add_remote, connect, printable, series_text, wrong
@@ -176,7 +179,9 @@ def _account(
             condition = explain(parse(rule["query"]), monitor.ask, wanted, monitor.recorded)
         except (QueryError, RemoteError) as error:
             rule = {**rule, "lastError": rule.get("lastError") or str(error)}
-    stands = [*_stands(rule, alert, monitor.now), *(_last(rule, chosen, monitor) if apart and alert is None else ())]
+    stands = [*_stands(rule, alert, monitor.now), *_newest(alert)]
+    if apart and alert is None:
+        stands += [*_last(rule, chosen, monitor), *_learning(rule, monitor)]
     told = tuple(_told(alert, monitor)) if alert and state == "firing" and monitor.state else ()
     return Account(name, state, tuple(stands), condition, told)
 
@@ -222,6 +227,27 @@ def _last(rule: Mapping[str, Any], chosen: Sequence[Matcher], monitor: Monitor) 
         found = monitor.remote.data("query", query=query, time=f"{monitor.now:.3f}")["result"]
         last = max((float(one["values"][-1][0]) for one in found), default=None)
         yield f"it has not fired in the last {LOOKED_BACK}" if last is None else f"it last fired at {_clock(last)}"
+
+
+def _newest(alert: Mapping[str, Any] | None) -> Iterator[str]:
+    """Since which deploy, where a version is known."""
+    if alert is not None:
+        known = Alert(alert["labels"], alert["annotations"], _seconds(alert["activeAt"]))
+        if deployed := since_deploy(known, _clock):
+            yield f"the newest version is {deployed}"
+
+
+def _learning(rule: Mapping[str, Any], monitor: Monitor) -> Iterator[str]:
+    """Of a warning of drift: whether there is enough of a past for it to speak."""
+    service, target = (rule["labels"].get(name, "") for name in ("service", "target"))
+    if rule["name"] not in (DRIFTING, TRENDING) or not target:
+        return
+    chosen = f"{{service={quoted(service)},target={quoted(target)}}}"
+    with contextlib.suppress(RemoteError):
+        if not monitor.ask(" or ".join(f"{name}{chosen}" for name in learning.BOUNDS)):
+            found = monitor.ask(learning.began(service, target))
+            kind = dict(found[0][0]).get("class", "") if found else ""
+            yield learning.said(kind, found[0][1] if found else None, monitor.now, _clock)
 
 
 def _told(alert: Mapping[str, Any], monitor: Monitor) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Final
 
-from anvil_monitor.alerts import acks, silences
+from anvil_monitor.alerts import acks, silences, wording
 from anvil_monitor.alerts.acks import Ack
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
@@ -58,6 +58,7 @@ class Overview:
             "evaluated_at": round(self.board.at, 3),
             "evaluation_interval": monitor.evaluation_interval,
             "targets": [status.to_json() for status in self.board.targets],
+            "versions": self.board.past.versions_to_json(),
             "alerts": self.alerts(held, seen),
             "silences": [silence.to_json() for silence in held],
             "maintenance": self.maintenance(),
@@ -117,7 +118,8 @@ class Overview:
 
 def _alert(alert: ActiveAlert, held: Sequence[Silence], seen: Mapping[str, Ack], now: float) -> dict[str, Any]:
     labels = dict(alert.labels)
-    fingerprint = Alert(labels, {}, 0.0).fingerprint
+    told = Alert(labels, alert.annotations, alert.active_at)
+    fingerprint = told.fingerprint
     ack = seen.get(fingerprint)
     return {
         "name": labels.get("alertname", ""),
@@ -131,6 +133,7 @@ def _alert(alert: ActiveAlert, held: Sequence[Silence], seen: Mapping[str, Ack],
         "acknowledged": ack.to_json() if ack else None,
         "silenced_by": [silence.id for silence in held if silence.holds(labels, now)],
         "recovering": alert.keep_since is not None,
+        "details": wording.details(told, now),
         "summary": alert.annotations.get("summary") or _about(labels),
         "description": alert.annotations.get("description", ""),
         "runbook_url": alert.annotations.get("runbook_url", ""),

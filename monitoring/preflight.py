@@ -8,17 +8,19 @@ import tempfile
 from pathlib import Path
 
 from anvil_monitor.alerts import hooks, slackbot
+from anvil_monitor.alerts.driftkinds import kind
 from anvil_monitor.alerts.heartbeat import refused as refused_heartbeat
+from anvil_monitor.alerts.learning import needed
 from anvil_monitor.alerts.letters import Writer
 from anvil_monitor.exporter.names import HISTOGRAM_EDGE_MISSING, HTTP_DURATION
-from anvil_monitor.targets import Configuration, Problem, Secret, Service, histogram_limits
+from anvil_monitor.targets import Configuration, Problem, Secret, Service, format_duration, histogram_limits
 
 from . import deadrules
 
 
 def local(configuration: Configuration, environ: dict[str, str]) -> list[Problem]:
     """Problems that can be found without asking any server."""
-    problems = _data_folder(configuration)
+    problems = _data_folder(configuration) + _retention(configuration)
     if not configuration.channels:
         problems.append(_warning("no channel: nobody is told when a target is missed", "add a [channels.NAME] table"))
     for channel in configuration.channels:
@@ -89,6 +91,33 @@ def _metrics(configuration: Configuration, service: Service, environ: dict[str, 
         todo = "add instrument(app) to the server, or set metrics in [service]"
         return [_warning(f"{place} answers {answer.status_code}", todo)]
     return _edges(configuration, service, answer.text, place)
+
+
+def learning(configuration: Configuration, environ: dict[str, str]) -> list[str]:
+    """What a running monitor says of each target's past, a line each; nothing where none runs."""
+    import httpx
+
+    monitor = configuration.monitor
+    try:
+        headers = {"Authorization": f"Bearer {monitor.token.reveal(environ)}"} if monitor.token else {}
+        url = f"{monitor.address}/api/v1/targets-state"
+        targets = httpx.get(url, timeout=monitor.scrape_timeout, headers=headers).json()["data"]["targets"]
+        said = [(f"{each['service']} {each['target']}", each["usual"]["text"]) for each in targets]
+        return [f"{name}: {text.removeprefix('Drift: ')}" for name, text in said if text]
+    except (httpx.HTTPError, LookupError, ValueError, TypeError):  # nobody there, or another program
+        return []
+
+
+def _retention(configuration: Configuration) -> list[Problem]:
+    """Whether history is kept for as long as the warnings of drift need to begin."""
+    kept = configuration.monitor.retention
+    short = [target for target in configuration.targets if needed(kind(target)) > kept]
+    if not short:
+        return []
+    names = ", ".join(f"{target.service} {target.name}" for target in short)
+    most = format_duration(max(needed(kind(target)) for target in short))
+    what = f"[monitor] retention = {format_duration(kept)} is too short a past for drift to be told of {names}"
+    return [_warning(what, f"keep more than {most}; 15d is what the warnings are made for")]
 
 
 def _pushed(configuration: Configuration, environ: dict[str, str]) -> list[Problem]:

@@ -19,6 +19,7 @@ from anvil_monitor.targets import Capacity, Configuration, Target
 from .promql import Matrix, QueryError, Value, Vector
 from .rulemanager import ActiveAlert, State
 from .samples import Labels
+from .usual import NOTHING, Past, Usual
 
 TargetState: TypeAlias = Literal["ok", "missed", "idle", "waiting", "no_data"]
 Key: TypeAlias = tuple[str, str]
@@ -42,8 +43,8 @@ class TargetStatus:
 
     ``ratio`` is over 1 when the promise is broken, whichever way it points; ``fill`` is value over limit, for a bar.
     ``estimated``: the value is the best that the data allow, not exact. ``history`` is (Unix seconds, value or None)
-    over the last quarter of an hour, or since the start. ``alert`` is the state of the one that says that it is missed,
-    empty where there is none.
+    over the last quarter of an hour, or since the start; ``usual`` is what it is held against. ``alert`` is the state
+    of the one that says that it is missed, empty where there is none.
     """
 
     target: Target
@@ -56,6 +57,7 @@ class TargetStatus:
     alert: str
     history: tuple[tuple[float, float | None], ...]
     estimated: bool = False
+    usual: Usual = NOTHING
 
     @property
     def text(self) -> str:
@@ -93,6 +95,7 @@ class TargetStatus:
             "note": self.note,
             "alert": self.alert,
             "history": [[round(at, 3), _number(value)] for at, value in self.history],
+            "usual": self.usual.to_json(),
         }
 
 
@@ -104,6 +107,7 @@ class Board:
         self._since: dict[Key, tuple[TargetState, float]] = {}
         self._seen: set[Key] = set()
         self._started = started
+        self.past = Past(configuration)
         self.at = started
         self.problem = ""
         self.targets: tuple[TargetStatus, ...] = tuple(
@@ -121,6 +125,7 @@ class Board:
         try:
             values, ratios, samples, estimates = (_by_target(query(name, at)) for name in SERIES)
             history = self._history(at, query_range)
+            self.past.update(at, query, query_range, self._seconds(at))
         except QueryError as error:
             self.problem = f"the targets cannot be read: {error}"
             return
@@ -169,7 +174,8 @@ class Board:
         if before is None or before[0] != state:
             self._since[key] = (state, at)
         since = self._since[key][1]
-        return TargetStatus(target, value, ratio, samples, state, since, note, alert, history, estimated)
+        usual = self.past.usual(target)
+        return TargetStatus(target, value, ratio, samples, state, since, note, alert, history, estimated, usual)
 
     def _state(
         self, target: Target, at: float, value: float | None, ratio: float | None, samples: float | None
@@ -207,11 +213,14 @@ class Board:
                 return other.title
         return indicator.while_holds
 
+    def _seconds(self, at: float) -> float:
+        """Of the history: a monitor that was just started shows its few minutes over the whole width."""
+        return min(HISTORY_SECONDS, max(HISTORY_SHORTEST, at - self._started))
+
     def _history(
         self, at: float, query_range: Callable[[str, float, float, float], Matrix]
     ) -> Mapping[Key, tuple[tuple[float, float | None], ...]]:
-        # A monitor that was just started shows its few minutes over the whole width.
-        seconds = min(HISTORY_SECONDS, max(HISTORY_SHORTEST, at - self._started))
+        seconds = self._seconds(at)
         step = max(self._configuration.monitor.evaluation_interval, seconds / HISTORY_POINTS)
         end = math.floor(at / step) * step  # on a grid of its own, so that the line does not jitter as it moves on
         steps = int(seconds / step)

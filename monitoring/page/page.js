@@ -9,7 +9,6 @@ const STATES = {
   silenced: ["–", "silenced"], seen: ["✓", "seen"], sent: ["✓", "delivered"], queued: ["→", "waiting"], retrying: ["↻", "retrying"], dead: ["✕", "given up"],
 };
 const FILL_SPAN = 1.5; // the bar ends at one and a half times the limit
-const WIDTH = 300, HEIGHT = 64;
 
 const byId = (id) => document.getElementById(id);
 let last = null; // the newest state, and the moment (performance.now) it came
@@ -74,7 +73,7 @@ function rows(list, empty, build) {
 function card(target) {
   const parts = {
     root: make("article", { class: "card" }), pill: make("span", { class: "pill" }), value: make("p", { class: "value" }),
-    fill: make("i"), barWords: make("div", { class: "bar-words" }), spark: make("div", { class: "spark" }), from: make("span"), note: make("p", { class: "note" }),
+    usual: make("p", { class: "usual" }), fill: make("i"), barWords: make("div", { class: "bar-words" }), spark: make("div", { class: "spark" }), from: make("span"), note: make("p", { class: "note" }),
   };
   const bar = make("div", { class: "bar", "aria-hidden": "true" }, parts.fill, make("b"));
   bar.lastChild.style.left = `${100 / FILL_SPAN}%`;
@@ -87,7 +86,8 @@ function card(target) {
     parts.value,
     make("p", { class: "promise" }, "target ", make("b", {}, target.promise)),
     bar, parts.barWords, parts.spark,
-    make("div", { class: "axis" }, parts.from, make("span", {}, "now")), parts.note);
+    make("div", { class: "axis" }, parts.from, make("span", {}, "now")), parts.note, parts.usual);
+  parts.root.tabIndex = -1; // where a link of a message leads
   parts.spark.addEventListener("pointermove", (event) => tip(parts, event));
   parts.spark.addEventListener("pointerleave", () => tip(parts, null));
   return parts;
@@ -113,71 +113,19 @@ function fillCard(parts, target) {
   const firing = { firing: target.state === "ok" ? "Its alert ends unless it is missed again. " : "Its alert is firing. ", pending: "Its alert waits to see whether it lasts. " }[target.alert] || "";
   const note = target.note ? `${target.note[0].toUpperCase()}${target.note.slice(1)}. ` : "";
   parts.note.replaceChildren(age(target.since, `${word(target.state)} for `, ". "), note, firing);
+  drawUsual(parts.usual, target.usual);
   parts.from.textContent = target.history.length ? `${lasting(last.now - target.history[0][0])} ago` : "";
   spark(parts, target);
 }
 
+// What the plot's quiet lines mean, or how long there will be none.
+function drawUsual(place, usual) {
+  const key = (kind, lines) => lines?.length ? make("i", { class: `key key-${kind}`, "aria-hidden": "true" }) : "";
+  place.replaceChildren(key("usual", usual?.baseline), key("told", usual?.upper?.length ? usual.upper : usual?.lower), usual?.text ?? "");
+  place.hidden = !usual?.text;
+}
+
 const word = (state) => STATES[state][1][0].toUpperCase() + STATES[state][1].slice(1);
-
-function spark(parts, target) {
-  const values = target.history.map(([, value]) => value);
-  const known = values.filter((value) => value !== null);
-  const top = Math.max(target.limit * 1.25, ...known.map((value) => value * 1.08));
-  const x = (i) => (i / Math.max(1, values.length - 1)) * WIDTH;
-  const y = (value) => HEIGHT - (value / top) * HEIGHT;
-  let line = "", area = "", start = -1;
-  values.forEach((value, i) => {
-    if (value === null) return;
-    const first = i === 0 || values[i - 1] === null;
-    const end = i === values.length - 1 || values[i + 1] === null;
-    const point = `${x(i).toFixed(1)},${y(value).toFixed(1)}`;
-    if (first) start = i;
-    line += (first ? "M" : "L") + point;
-    area += (first ? `M${x(i).toFixed(1)},${HEIGHT}L` : "L") + point;
-    if (end) area += `L${x(i).toFixed(1)},${HEIGHT}Z`;
-    if (first && end) line += `L${(x(i) + 0.1).toFixed(1)},${y(value).toFixed(1)}`;
-  });
-  const limit = y(target.limit).toFixed(1);
-  const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
-    "aria-label": `The last 15 minutes of ${target.title}; limit ${target.limit_text}` },
-    make("line", { class: "base", x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }));
-  if (line) svg.append(make("path", { class: "area", d: area }), make("path", { class: "line", d: line }));
-  svg.append(make("line", { class: "limit", x1: 0, x2: WIDTH, y1: limit, y2: limit }));
-  const newest = values.length - 1;
-  if (newest >= 0 && values[newest] !== null && start >= 0) {
-    const at = { x1: x(newest), x2: x(newest), y1: y(values[newest]), y2: y(values[newest]) };
-    svg.append(make("line", { class: "last", ...at }));
-  }
-  const label = make("span", { class: "spark-limit" }, target.limit_text);
-  label.style.top = `${(y(target.limit) / HEIGHT) * 100}%`;
-  parts.spark.replaceChildren(svg, label);
-  if (parts.pointer) tip(parts, parts.pointer);
-}
-
-// The value under the pointer.
-function tip(parts, event) {
-  parts.pointer = event;
-  parts.spark.querySelectorAll(".hair, .spark-tip").forEach((each) => each.remove());
-  const history = parts.target.history;
-  if (!event || !history.length) return;
-  const box = parts.spark.getBoundingClientRect();
-  const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-  const [at, value] = history[Math.round(share * (history.length - 1))];
-  const text = value === null ? "nothing measured" : inUnit(value, parts.target.unit);
-  const label = make("span", { class: "spark-tip" }, `${clock(at)}  ${text}`);
-  label.style.left = `${Math.min(0.75, Math.max(0.25, share)) * 100}%`;
-  parts.spark.querySelector("svg").append(make("line", { class: "hair", x1: share * WIDTH, x2: share * WIDTH, y1: 0, y2: HEIGHT }));
-  parts.spark.append(label);
-}
-
-function inUnit(value, unit) {
-  const short = (number) => String(Number(number.toPrecision(3)));
-  if (unit === "seconds") return value < 1 ? `${short(value * 1000)} ms` : `${short(value)} s`;
-  if (unit === "bytes") return value < 1e9 ? `${short(value / 1e6)} MB` : `${short(value / 1e9)} GB`;
-  if (unit === "percent") return `${Number((value * 100).toPrecision(4))} %`;
-  if (unit === "number") return String(Number(value.toPrecision(6)));
-  return `${Math.round(value)} ${unit}`;
-}
 
 const cards = new Map();
 
@@ -193,11 +141,33 @@ function drawTargets(targets) {
         cards.set(`${target.service}/${target.target}`, parts);
         grid.append(parts.root);
       }
-      return [make("h2", { class: "service" }, service), grid];
+      const version = make("span", { class: "version", "data-service": service });
+      return [make("h2", { class: "service" }, service, version), grid];
     }));
+    followLink();
+  }
+  for (const each of document.querySelectorAll(".version")) {
+    const [newest] = last.versions?.[each.dataset.service] ?? [];
+    const text = newest ? ` · ${newest.version}, first seen ${clock(newest.since)}` : "";
+    if (each.textContent !== text) each.textContent = text;
   }
   targets.forEach((target, i) => fillCard(cards.get(keys[i]), target));
 }
+
+// A message leads to #service/target.
+function followLink() {
+  let key = "";
+  try {
+    key = decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return; // somebody's half of an address
+  }
+  const parts = cards.get(key);
+  if (!parts) return;
+  parts.root.scrollIntoView({ block: "center" });
+  parts.root.focus();
+}
+addEventListener("hashchange", followLink);
 
 // ---- the lists
 
@@ -207,6 +177,7 @@ function alertRow(alert) {
     make("div", { class: "what" }, make("strong", {}, alert.summary || alert.name),
       make("small", {}, [alert.name, alert.severity, alert.service].filter(Boolean).join(" · ")),
       alert.description && make("small", {}, alert.description),
+      ...(alert.details ?? []).map(([head, text]) => make("small", {}, make("b", {}, `${head}: `), text)),
       alert.recovering ? make("small", {}, "The promise is kept again; the alert ends unless it is broken once more.") : null,
       runbook(alert)),
     make("div", { class: "when" }, `since ${clock(alert.since)}`, make("small", {}, age(alert.since)), acknowledge(alert)));
@@ -224,29 +195,66 @@ function runbook(alert) {
 function acknowledge(alert) {
   const seen = alert.acknowledged ? make("small", {}, `seen by ${alert.acknowledged.author}`) : "";
   if (alert.state !== "firing" || !alert.fingerprint) return seen;
-  const act = (label, question, send) => {
-    const button = make("button", { type: "button" }, label);
-    button.addEventListener("click", () => {
-      const author = prompt(question, localStorage.getItem("author") ?? "")?.trim();
-      if (!author) return;
-      localStorage.setItem("author", author);
-      send(button, author);
-    });
+  const what = alert.summary || alert.name;
+  const act = (label, silence, send) => {
+    const button = make("button", { type: "button", "aria-haspopup": "dialog" }, label);
+    button.setAttribute("aria-label", `${label}: ${what}`);
+    button.addEventListener("click", () => openDialog(label, what, silence, send));
     return button;
   };
   const labels = { alertname: alert.name, service: alert.service, target: alert.target };
   const matchers = Object.entries(labels).filter(([, value]) => value).map(([name, value]) => ({ name, value }));
-  return make("div", {}, seen || act("Acknowledge", "Who looks after it?", (button, author) =>
-    change("POST", "acks", button, { alert: alert.fingerprint, author })),
-  alert.silenced_by?.length ? "" : act("Silence 1 h", "Who silences it?", (button, author) => {
-    const reason = prompt("Why? Others must be able to ask.", "")?.trim();
-    if (reason) change("POST", "silences", button, { matchers, for: "1h", author, reason });
-  }));
+  return make("div", {}, seen || act("Acknowledge", false, ({ author }) =>
+    send("POST", "acks", { alert: alert.fingerprint, author })),
+  alert.silenced_by?.length ? "" : act("Silence", true, ({ author, reason, lasts }) =>
+    send("POST", "silences", { matchers, for: lasts, author, reason })));
+}
+
+// The next 8 o'clock that is at least an hour away.
+function morning() {
+  const at = new Date(Date.now() + 3600e3);
+  if (at.getHours() >= 8) at.setDate(at.getDate() + 1);
+  at.setHours(8, 0, 0, 0);
+  return at;
+}
+
+// Asks who, and of a silence how long and why; then does it, and says what went wrong where it did.
+function openDialog(label, what, silence, send) {
+  const dialog = byId("act"), form = byId("act-form");
+  byId("act-title").textContent = label;
+  byId("act-about").textContent = what;
+  byId("act-problem").hidden = true;
+  byId("act-do").textContent = label;
+  form.elements.author.value = localStorage.getItem("author") ?? "";
+  form.elements.reason.value = "";
+  byId("act-silence").disabled = byId("act-silence").hidden = !silence;
+  const end = morning();
+  byId("act-morning").textContent = `until ${end.toLocaleDateString([], { weekday: "long" })}, 8:00`;
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    const author = form.elements.author.value.trim(), reason = form.elements.reason.value.trim();
+    const chosen = form.elements.lasts.value;
+    const lasts = chosen === "morning" ? `${Math.round((end - Date.now()) / 60e3)}m` : chosen;
+    localStorage.setItem("author", author);
+    byId("act-do").disabled = true;
+    try {
+      await send({ author, reason, lasts });
+      dialog.close();
+      await ask();
+    } catch (error) {
+      byId("act-problem").textContent = `It was not done: ${error.message}`;
+      byId("act-problem").hidden = false;
+    } finally {
+      byId("act-do").disabled = false;
+    }
+  };
+  dialog.showModal();
 }
 
 // Who holds back what, why and until when.
 function silenceRow(silence) {
   const button = make("button", { type: "button" }, "End");
+  button.setAttribute("aria-label", `End the silence of ${silence.matchers.join(" ")}`);
   button.addEventListener("click", () => change("DELETE", `silences/${silence.id}`, button));
   return make("li", {},
     pill("silenced"),
@@ -264,13 +272,17 @@ function maintenanceRow(window) {
 }
 
 // What changes something is declared as JSON: a page elsewhere cannot send that.
-async function change(method, path, button, body = {}) {
+async function send(method, path, body = {}) {
+  const options = { method, headers: { "Content-Type": "application/json" }, signal: AbortSignal.timeout(PATIENCE) };
+  if (method === "POST") options.body = JSON.stringify(body);
+  const answer = await fetch(`api/v1/${path}`, options);
+  if (!answer.ok) throw new Error((await answer.json()).error);
+}
+
+async function change(method, path, button) {
   button.disabled = true;
   try {
-    const options = { method, headers: { "Content-Type": "application/json" }, signal: AbortSignal.timeout(PATIENCE) };
-    if (method === "POST") options.body = JSON.stringify(body);
-    const answer = await fetch(`api/v1/${path}`, options);
-    if (!answer.ok) throw new Error((await answer.json()).error);
+    await send(method, path);
     await ask();
   } catch (error) {
     button.title = `It was not done: ${error.message}`;
@@ -322,6 +334,10 @@ function draw(state) {
   if (byId("verdict").textContent !== text) byId("verdict").textContent = text;
   byId("verdict").dataset.state = tone;
   const missed = state.targets.filter((target) => target.state === "missed").length;
+  const firing = state.alerts.filter((alert) => alert.state === "firing").length;
+  byId("firing").hidden = !firing;
+  byId("firing").textContent = `${firing} ${firing === 1 ? "alert fires" : "alerts fire"}`;
+  document.body.dataset.firing = firing ? "yes" : "no";
   document.title = missed ? `(${missed}) missed – anvil-monitor` : "anvil-monitor";
   icon(tone);
   drawTargets(state.targets);
@@ -383,6 +399,7 @@ async function ask() {
   }
 }
 
+byId("act-cancel").addEventListener("click", () => byId("act").close());
 setInterval(() => document.hidden || ask(), EVERY);
 setInterval(grow, 1000);
 document.addEventListener("visibilitychange", () => document.hidden || ask());

@@ -15,7 +15,7 @@ from anvil_monitor.dashboards import generated
 from anvil_monitor.targets import load
 
 # Keys of the Prometheus plugin's annotation query, which the types (made for Grafana's own annotations) leave out.
-PLUGIN_KEYS = {"expr", "step", "tagKeys", "textFormat", "titleFormat"}
+PLUGIN_KEYS = {"expr", "step", "tagKeys", "textFormat", "titleFormat", "useValueForTime"}
 
 
 def _helper() -> ModuleType:

@@ -132,6 +132,16 @@ def test_check_warns_about_a_server_that_is_down(tmp_path: Path) -> None:
     assert "no process found by port" in result.stderr
 
 
+def test_check_says_how_much_of_a_past_drift_needs(tmp_path: Path) -> None:
+    """By target; a history that ends before that is a warning: the rules would never speak."""
+    (tmp_path / "monitor.toml").write_text('[monitor]\nretention = "4d"\n')
+    result = run("check", "--offline", "--config", "monitor.toml", cwd=tmp_path)
+    assert "drift: told after 3 d 18 h of history: app memory" in result.stdout
+    assert "drift: told after 8 d of history: app concurrent_users" in result.stdout
+    assert "retention = 4 d is too short a past for drift to be told of app api_response_time" in result.stderr
+    assert "app memory" not in result.stderr
+
+
 def test_check_says_which_alerts_a_channel_is_for(tmp_path: Path) -> None:
     """Severities, services, targets and labels, in one line; the URL stays a secret."""
     chosen = 'severities = ["critical"]\ntargets = ["memory"]\nlabels = { team = ["a", "b"] }\n'

@@ -48,7 +48,7 @@ def test_a_link_is_opened_then_its_button_acts(linked: Any) -> None:
         opened = running.http.get(path)
         assert running.http.head(path).status_code == 200
         assert opened.status_code == 200
-        assert '<form method="post">' in opened.text
+        assert '<form method="post" class="act">' in opened.text
         assert "form-action 'self'" in opened.headers["content-security-policy"]
         assert "script" not in opened.headers["content-security-policy"]
         assert opened.headers["referrer-policy"] == "no-referrer"
@@ -61,10 +61,23 @@ def test_a_link_is_opened_then_its_button_acts(linked: Any) -> None:
     assert running.http.get("/act/page.css").headers["content-type"].startswith("text/css")
 
 
-def test_a_link_silences_for_an_hour(linked: Any) -> None:
+def test_a_link_silences_for_as_long_as_is_chosen(linked: Any) -> None:
+    """The form offers 30 min, 1 h, 4 h and the next morning; what it does not offer silences nothing."""
+    running, links = linked
+    form = running.http.get(links["Silence"]).text
+    assert re.findall(r'value="(\w+)"', form) == ["30m", "1h", "4h", "morning"]
+    assert re.search(r"until \w+day, 8:00", form)
+    assert running.http.post(links["Silence"], data={"for": "9y"}).status_code == 400
+    assert silences(running) == []
+    done = running.http.post(links["Silence"], data={"who": "Ada", "for": "4h"})
+    assert "Silenced for 4 h by Ada" in done.text
+    assert {silence["ends"] - silence["starts"] for silence in silences(running)} == {4 * 3600}
+
+
+def test_a_link_silences_for_an_hour_where_nothing_is_chosen(linked: Any) -> None:
     """The silence names the labels of the alert, who, and that it came through a link; nothing else is silenced."""
     running, links = linked
-    assert running.http.post(links["Silence for 1 h"]).status_code == 200
+    assert running.http.post(links["Silence"]).status_code == 200
     made = silences(running)
     assert made
     for silence in made:

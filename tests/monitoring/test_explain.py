@@ -137,6 +137,8 @@ def test_on_a_running_monitor(
     status, out, _ = run("Quiet")
     assert (status, "its condition does not hold" in out) == (0, True)
     assert "it has not fired in the last 1d" in out
+    assert "Drift: still learning. " in run("TargetDrifting", "target=api_response_time")[1]
+    assert "Drift: " not in run("TargetMissed", "target=memory")[1]
     assert "no   sum(up) > 100  2 > 100, which is not so" in out
     server.latency = 0.04
     until(lambda: "it last fired at" in run("TargetMissed", "target=api_response_time")[1])

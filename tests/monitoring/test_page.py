@@ -85,12 +85,13 @@ def state(**changed: Any) -> dict[str, Any]:
         "service": "shop", "target": "memory", "title": "Server memory", "unit": "bytes", "direction": "below",
         "promise": "< 500 MB", "measure": "mean over 1 min", "limit": 5e8, "limit_text": "500 MB", "value": 4e8,
         "text": "400 MB", "ratio": 0.8, "fill": 0.8, "samples": 10, "state": "ok", "since": 1000.0, "note": "",
-        "alert": "", "history": [[1000.0 + 5 * i, None if i % 7 == 3 else 1e8 + i * 1e6] for i in range(181)],
+        "alert": "", "usual": {"text": ""},
+        "history": [[1000.0 + 5 * i, None if i % 7 == 3 else 1e8 + i * 1e6] for i in range(181)],
     }  # fmt: skip
     whole = {
         "now": 2000.0, "started": 1000.0, "version": "1", "evaluated_at": 1999.0, "evaluation_interval": 5.0,
         "targets": [target], "alerts": [], "notifications": [], "channels": ["hook"], "collectors": [],
-        "problems": [], "series": 5,
+        "problems": [], "series": 5, "versions": {},
     }  # fmt: skip
     for key, value in changed.items():
         (target if key in target else whole)[key] = value
@@ -101,16 +102,17 @@ def state(**changed: Any) -> dict[str, Any]:
 def shown(page: Any) -> Callable[..., Any]:
     """The page's files, fed with a made-up state."""
 
-    def show(**changed: Any) -> Any:
+    def show(at: str = "", **changed: Any) -> Any:
         def answer(route: Any) -> None:
-            name = route.request.url.rpartition("/")[2]
+            name = route.request.url.partition("#")[0].rpartition("/")[2]
             if name == "targets-state":
                 route.fulfill(body=json.dumps({"status": "success", "data": state(**changed)}))
             else:
                 route.fulfill(path=PAGE / (name or "index.html"))
 
         page.route("http://monitor.test/**", answer)
-        page.goto("http://monitor.test/")
+        page.goto("about:blank")
+        page.goto(f"http://monitor.test/{at}")
         page.locator(".card").first.wait_for(timeout=10_000)
         return page
 
@@ -139,6 +141,77 @@ def test_each_state_has_its_words(shown: Callable[..., Any], changed: dict[str, 
     for each in words:
         assert each in seen
     assert page.wrong == []
+
+
+USUAL = {
+    "text": "Usually 120 MB; drift is told over 160 MB.",
+    "baseline": [[1000.0, 1.2e8], [1840.0, 1.3e8]],
+    "upper": [[1000.0, 1.6e8], [1840.0, 1.7e8]],
+    "lower": [],
+}
+ALERT = {
+    "name": "TargetMissed", "service": "shop", "target": "memory", "severity": "critical", "state": "firing",
+    "since": 1990.0, "fired_at": 1990.0, "recovering": False, "summary": "Server memory of shop is 612 MB",
+    "description": "", "runbook_url": "https://monitor.test/runbooks/TargetMissed", "fingerprint": "feed",
+    "details": [["Version", "1.4.2, first seen 14:02:10 UTC"]],
+}  # fmt: skip
+
+
+def test_what_is_usual_is_on_the_plot_and_in_words(shown: Callable[..., Any]) -> None:
+    """A quiet band from the usual value to where drift is told, in words below and for who cannot see the plot."""
+    page = shown(usual=USUAL)
+    assert page.locator(".spark .usual-line").count() == page.locator(".spark .band").count() == 1
+    assert page.locator(".spark .told").count() == 1
+    assert "drift is told over 160 MB" in text(page, ".card")
+    label = page.get_by_role("img").get_attribute("aria-label")
+    assert "from 100 MB to 280 MB; limit 500 MB. Usually 120 MB" in label
+    assert page.wrong == []
+
+
+def test_who_is_learning_says_so(shown: Callable[..., Any]) -> None:
+    """Without a past there is no line, and a sentence that says until when."""
+    page = shown(usual={"text": "Drift: still learning. Speaks after 4 d 6 h of history.", "baseline": [], "upper": []})
+    assert page.locator(".spark .told, .spark .band, .key").count() == 0
+    assert "still learning" in text(page, ".card")
+
+
+def test_a_deploy_is_on_the_plot(shown: Callable[..., Any]) -> None:
+    """Where a version followed another there is a mark; where the first was first seen there was no deploy."""
+    versions = [{"version": "<b>1.4.2</b>", "since": 1600.0}, {"version": "1.4.1", "since": 1100.0}]
+    page = shown(versions={"shop": versions})
+    assert page.locator(".deploy").count() == 1
+    left = page.locator(".deploy").evaluate("mark => parseFloat(mark.style.left)")
+    assert left == pytest.approx(100 * 600 / 900, abs=0.1)
+    assert "<b>1.4.2</b>, first seen" in text(page, ".service")
+    assert page.wrong == []
+
+
+def test_a_message_leads_to_its_card(shown: Callable[..., Any]) -> None:
+    """The part of the address that a message's link ends with brings its card into view, with the focus on it."""
+    page = shown(at="#shop/memory")
+    assert page.evaluate("document.activeElement.className") == "card"
+    assert shown(at="#nobody/%E0%A4%A").wrong == []
+
+
+def test_what_fires_comes_first_on_a_telephone(shown: Callable[..., Any]) -> None:
+    """Above the targets, with where to look, and a runbook only where its address leads to a page."""
+    page = shown(alerts=[ALERT, {**ALERT, "runbook_url": "javascript:alert(1)", "state": "pending"}])
+    page.set_viewport_size({"width": 360, "height": 800})
+    top = "element => element.getBoundingClientRect().top"
+    assert page.locator("#alerts-panel").evaluate(top) < page.locator("#targets").evaluate(top)
+    assert "1 alert fires" in text(page, "header")
+    assert "Version: 1.4.2, first seen" in text(page, "#alerts")
+    links = page.locator("#alerts a")
+    assert (links.count(), links.get_attribute("href")) == (1, "https://monitor.test/runbooks/TargetMissed")
+    page.set_viewport_size({"width": 1440, "height": 800})
+    assert page.locator("#alerts-panel").evaluate(top) > page.locator("#targets").evaluate(top)
+
+
+def test_every_control_has_a_name(shown: Callable[..., Any]) -> None:
+    """No two buttons of a screen reader's list are the same, and each says what it is about."""
+    page = shown(alerts=[{**ALERT, "summary": "A is slow"}, {**ALERT, "summary": "B is slow"}])
+    names = [button.get_attribute("aria-label") for button in page.locator("#alerts button").all()]
+    assert names == ["Acknowledge: A is slow", "Silence: A is slow", "Acknowledge: B is slow", "Silence: B is slow"]
 
 
 def test_nothing_from_outside_becomes_markup(shown: Callable[..., Any]) -> None:
@@ -183,7 +256,7 @@ def test_it_fits_any_screen(shown: Callable[..., Any], width: int, scheme: str) 
       const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map((v) => { v /= 255;
         return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; }); return .2126 * r + .7152 * g + .0722 * b; };
       const card = light(getComputedStyle(document.querySelector('.card')).backgroundColor);
-      const texts = '.card .value, .card .promise, .card .measure, .card .note, .axis span';
+      const texts = '.card .value, .card .promise, .card .measure, .card .note, .card .usual, .axis span';
       return [...document.querySelectorAll(texts)].map((e) => {
         const ink = light(getComputedStyle(e).color);
         return (Math.max(ink, card) + .05) / (Math.min(ink, card) + .05); });
