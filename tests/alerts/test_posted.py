@@ -104,9 +104,9 @@ def test_who_acknowledges_or_silences_is_heard(notifier: Any, alerts: Any, clock
     silences.add(outbox, [parse("service=shop")], author="Ada", reason="move", starts=clock.now, ends=clock.now + 600)
     it.post(memory, group="shop")
     it.signs(540, missed, memory)
-    assert it.told() == [f"team: {MISSED}"]
+    assert it.told() == [f"team: {MISSED}", f"team: app: acknowledged by Ada: {MISSED.removeprefix('app: ')}"]
     it.wait(61)
-    assert it.told()[1:] == ["team: shop: API response time 312 ms, target < 200 ms"]
+    assert it.told()[2:] == ["team: shop: API response time 312 ms, target < 200 ms"]
     it.signs(7200, missed)
     assert [title for title in it.told() if title.startswith("boss: app")] == []
     it.wait(30)
@@ -129,7 +129,10 @@ def test_maintenance_and_hours(notifier: Any, alerts: Any, clock: Any) -> None:
     it.signs(540, shop, slow, gone)
     assert len(it.told()) == 2
     it.signs(60, shop, alerts.over(gone, clock.now), slow)
-    assert sorted(it.told()[2:]) == ["team: shop: API response time 312 ms, target < 200 ms", "team: still: app: Slow"]
+    assert sorted(it.told()[2:]) == [
+        "team: API response time recovered; still: app: Slow",
+        "team: shop: API response time 312 ms, target < 200 ms",
+    ]
     it.signs(2940, shop, slow)
     assert len(it.told()) == 4
     it.signs(60, shop, slow)  # it is nine
