@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,18 @@ def test_addresses_in_the_generated_files_are_services(services: dict[str, Any])
         host, port = address.split(":")
         assert host in services
         assert f":{port}/" in str(services[host]["healthcheck"]["test"])
+
+
+def test_the_notifier_gets_what_its_configuration_names(services: dict[str, Any]) -> None:
+    """The Prometheus that it asks is the bundle's, its links lead to its published port, and every variable that
+    bundle.toml names, also in a line to be switched on, is handed to it."""
+    monitor, notifier = generate.bundle_configuration().monitor, services["notifier"]
+    assert monitor.prometheus == f"http://{generate.PROMETHEUS}"
+    (published,) = notifier["ports"]
+    assert re.sub(r"\$\{\w+:-(\d+)\}", r"\1", published) == f"{monitor.external_url.removeprefix('http://')}:9095"
+    named = re.findall(r'"env:(\w+)"', (ROOT / "monitoring/bundle.toml").read_text(encoding="utf-8"))
+    assert set(named) == {"ANVIL_CHANNEL_URL", "HEARTBEAT_URL"}
+    assert set(named) <= set(notifier["environment"])
 
 
 def test_mounted_files_exist_and_are_read_only(services: dict[str, Any]) -> None:
