@@ -18,10 +18,16 @@ from . import templates
 from .messages import message
 from .model import Alert, Message, Notification
 from .rulefile import Alerting
+from .ruleparts import CRASHING, VERSION_SINCE
 from .rules import MISSED, rule_groups
 from .templates import Element
 
 LASTED: Final = 80.0  # seconds since the example began
+# The release that it began with, and how many seconds before.
+VERSION: Final = "1.4.2"
+DEPLOYED: Final = 540.0
+# Of an alert whose value is neither a target's nor a share nor a time.
+VALUES: Final = {CRASHING: 5.0}
 # What an example's labels are, where its words speak of them.
 LABELS: Final = {
     "instance": "server-1",
@@ -73,20 +79,22 @@ def alert_of(rule: Alerting, targets: Sequence[Target], now: float) -> Alert:
     target = next((one for one in targets if (one.service, one.name) ==
                    (rule.labels.get("service"), rule.labels.get("target"))), None)  # fmt: skip
     words = " ".join(rule.annotations.values())
-    value = 0.12 if "humanizePercentage" in words else 90.0
+    value = VALUES.get(rule.alert, 0.12 if "humanizePercentage" in words else 90.0)
     if target is not None:
         value = target.limit * (1.56 if target.direction == "below" else 0.37)
     spoken = {name: LABELS.get(name, name) for name in LABEL.findall(words) if name not in rule.labels}
     labels = {"alertname": rule.alert, **spoken, **rule.labels}
     given = {
-        name: templates.expand(text, labels, value, query=partial(_found, target))
+        name: templates.expand(text, labels, value, query=partial(_found, target, now - LASTED))
         for name, text in rule.annotations.items()
     }
     kept = {name: text for name, text in given.items() if not text.startswith("<error")}
     return Alert(labels, kept, now - LASTED)
 
 
-def _found(target: Target | None, query: str) -> Sequence[Element]:
+def _found(target: Target | None, began: float, query: str) -> Sequence[Element]:
+    if VERSION_SINCE in query:
+        return [Element({"service_version": VERSION}, began - DEPLOYED)]
     for piece, found in FOUND:
         if piece in query:
             limit = target.limit if target is not None else 1.0

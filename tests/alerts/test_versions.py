@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from anvil_monitor.alerts import messages, rulefile
+from anvil_monitor.alerts.examples import examples
 from anvil_monitor.alerts.model import Alert, Notification
 from anvil_monitor.alerts.rulefile import Alerting
 from anvil_monitor.alerts.rules import rule_groups
@@ -96,3 +97,11 @@ def test_a_time_that_is_none_is_left_out(deploy: str) -> None:
 def test_without_a_version_nothing_is_said() -> None:
     """No deploy is made up."""
     assert "Version" not in said(version="", deploy="")
+
+
+def test_an_example_names_a_version() -> None:
+    """A preview of a message shows since which deploy as a real one does."""
+    found = {example.name: example.message.body for example in examples(parse(""), 1_700_000_000.0)}
+    assert "Version: 1.4.2, first seen" in found["TargetMissed"]
+    assert "9 min before it began" in found["ServiceDown"]
+    assert "In 5 of the last 10 spans" in found["WorkersCrashing"]
