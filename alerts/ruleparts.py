@@ -95,7 +95,7 @@ def since_deploy(service: str) -> dict[str, str]:
     """Which version of ``service`` came last, and when (Unix seconds); empty where no version is known."""
     # Also for a while after nothing has answered any more.
     known = f"last_over_time({VERSION_SINCE}{{service={quoted(service)}}}[1h])"
-    newest = f"{{{{ with query `topk(1, {known})` }}}}{{{{ %s }}}}{{{{ end }}}}"
+    newest = f"{{{{ with query `sort_desc({known})` }}}}{{{{ %s }}}}{{{{ end }}}}"
     return {"version": newest % '. | first | label "service_version"', "deploy": newest % ". | first | value"}
 
 

@@ -22,6 +22,9 @@ VERSIONS = {"1": "1x132 stale _x166 1x60", "2": "_x120 1x60 stale _x58 1x59 stal
 SINCE = {"9m": {"1": 0}, "10m30s": {"1": 0, "2": 600}, "14m": {"2": 600}, "24m": {"2": 600}, "26m": {"1": 1500}}
 
 
+RULES = [rule for group in rule_groups(parse("")) for rule in group.rules]
+
+
 def test_file(folder: Path) -> Path:
     """A rule test, of the rules of a plain configuration, for promtool and for the embedded evaluator."""
     (folder / "rules.yml").write_text(rulefile.dump(rule_groups(parse(""))), encoding="utf-8")
@@ -40,7 +43,14 @@ def test_file(folder: Path) -> Path:
         }
         for at, since in SINCE.items()
     ]
-    test = {"interval": "5s", "input_series": series, "promql_expr_test": asked}
+    series.append({"series": 'up{job="server",service="app"}', "values": "0x400"})
+    down = next(rule for rule in RULES if isinstance(rule, Alerting) and rule.alert == "ServiceDown")
+    told = {
+        "exp_labels": {"service": "app", "severity": "critical"},
+        "exp_annotations": {**down.annotations, "version": "2", "deploy": "600"},
+    }
+    alerts = [{"alertname": "ServiceDown", "eval_time": "10m30s", "exp_alerts": [told]}]
+    test = {"interval": "5s", "input_series": series, "promql_expr_test": asked, "alert_rule_test": alerts}
     path = folder / "versions_test.yml"
     path.write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": "5s", "tests": [test]}))
     return path
