@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from anvil_monitor.alerts import learning
+from anvil_monitor.alerts import learning, routing
 from anvil_monitor.alerts import matchers as matching
 from anvil_monitor.alerts.driftalerts import DRIFTING, TRENDING
 from anvil_monitor.alerts.inhibition import explained
@@ -21,7 +21,7 @@ from anvil_monitor.alerts.matchers import Matcher, MatcherError
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.rulefile import Recording
 from anvil_monitor.alerts.versions import since_deploy
-from anvil_monitor.targets import Configuration, format_duration
+from anvil_monitor.targets import Channel, Configuration, format_duration
 
 from .asking import Command, Load, add_remote, connect, printable, series_text, wrong
 from .explain import Part, explain
@@ -265,6 +265,10 @@ def _told(alert: Mapping[str, Any], monitor: Monitor) -> Iterator[str]:
     for greater in monitor.firing:
         if explained([greater])(ours):
             yield f"held back while {greater.name} fires, which explains it"
+    for one in monitor.state.get("alerts", ()):
+        if one["fingerprint"] == ours.fingerprint and (ack := one.get("acknowledged")):
+            said = f"{ack['author']} looks after it since {_clock(ack['at'])}: {ack['reason']}"
+            yield f"{said}. It is neither repeated nor escalated until it ends"
     decided = [one for one in monitor.state.get("decisions", ()) if one["service"] == ours.service]
     newest: dict[str, Mapping[str, Any]] = {}
     for entry in monitor.ledger:  # the newest first
@@ -272,14 +276,29 @@ def _told(alert: Mapping[str, Any], monitor: Monitor) -> Iterator[str]:
             newest.setdefault(entry["channel"], entry)
     for channel, entry in sorted(newest.items()):
         yield f"{channel}: {_became(entry)} ({entry['cause']}: {entry['title']})"
-    for one in monitor.configuration.channels if monitor.configuration else ():
-        if ours.severity not in one.severities:
-            yield f"{one.name} takes no alerts of severity {ours.severity}"
-        elif one.services and ours.service not in one.services:
-            yield f"{one.name} takes no alerts of the service {ours.service or '(none)'}"
+    channels = monitor.configuration.channels if monitor.configuration else ()
+    told = {channel.name for channel in routing.around(channels, ours, routing.failing(monitor.firing))}
+    for one in channels:
+        if one.name not in told:
+            yield f"{one.name} takes no {_not_for(one, ours)}"
         elif one.name not in newest:
             why = next((d["reason"] for d in decided if d["channel"] in ("", one.name) and not d["tell"]), "")
             yield f"{one.name}: no message about {ours.service or 'it'} since it began{why and f' ({why})'}"
+
+
+def _not_for(channel: Channel, alert: Alert) -> str:
+    """What keeps ``alert`` from ``channel``."""
+    target = alert.labels.get("target", "")
+    if alert.severity not in channel.severities:
+        return f"alerts of severity {alert.severity}"
+    if channel.services and alert.service not in channel.services:
+        return f"alerts of the service {alert.service or '(none)'}"
+    if channel.targets and target not in channel.targets:
+        return f"alerts of the target {target or '(none)'}"
+    for name, values in channel.labels:
+        if (given := alert.labels.get(name, "")) not in values:
+            return f"alerts with {name}={quoted(given)}"
+    return "news that nothing reaches it: the others are told"
 
 
 def _became(entry: Mapping[str, Any]) -> str:

@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 import real_prometheus
 
+from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.rulefile import Recording
 from anvil_monitor.monitoring.cli import main
 from anvil_monitor.monitoring.explain import Part, explain
+from anvil_monitor.monitoring.explaincommand import Monitor
+from anvil_monitor.monitoring.explaincommand import _told as told
 from anvil_monitor.monitoring.promql import Engine, Scalar, Vector
 from anvil_monitor.monitoring.promql.parse import parse
 from anvil_monitor.monitoring.samples import Labels, labels_of
 from anvil_monitor.monitoring.store import Store
 from anvil_monitor.targets import Configuration
+from anvil_monitor.targets.load import parse as parse_toml
 
 
 @pytest.fixture
@@ -89,6 +93,61 @@ def test_the_series_that_are_silent_are_named_through_what_is_recorded(ask: Any)
     assert explain(parse("gone_total"), ask, {}, recorded).note == "nothing now"
     circle = [Recording("c", "c offset 1m")]
     assert explain(parse("c"), ask, {}, circle).note == "nothing now"
+
+
+CHANNELS = """
+[channels.all]
+url = "env:A"
+[channels.warnings]
+url = "env:B"
+severities = ["warning"]
+[channels.admins]
+url = "env:C"
+services = ["admin"]
+[channels.memory]
+url = "env:D"
+targets = ["memory"]
+[channels.gold]
+url = "env:E"
+labels = { tier = "gold" }
+[[service]]
+name = "shop"
+[[service]]
+name = "admin"
+"""
+
+
+def said_of(labels: dict[str, str], state: dict[str, Any]) -> list[str]:
+    """Who is told of a firing alert, as explain says it."""
+    alert = {"labels": labels, "annotations": {}, "activeAt": "2026-01-31T12:00:00Z"}
+    firing = [Alert(labels, {}, 1769860800.0)]
+    remote: Any = None
+    return list(told(alert, Monitor(remote, 1769860900.0, state, firing=firing, configuration=parse_toml(CHANNELS))))
+
+
+def test_each_channel_that_is_not_told_has_its_reason() -> None:
+    """By severity, service, target and label; that nothing reaches a channel is told to the others."""
+    missed = {"alertname": "TargetMissed", "service": "shop", "target": "api_response_time", "severity": "critical"}
+    assert said_of(missed, {"alerts": []}) == [
+        "all: no message about shop since it began",
+        "warnings takes no alerts of severity critical",
+        "admins takes no alerts of the service shop",
+        "memory takes no alerts of the target api_response_time",
+        'gold takes no alerts with tier=""',
+    ]
+    lost = {"alertname": "NotificationsFailing", "severity": "critical", "channel": "all"}
+    said = said_of(lost, {"alerts": []})
+    assert said[0] == "all takes no news that nothing reaches it: the others are told"
+    assert said[1].startswith("warnings: no message about it")
+
+
+def test_who_looks_after_it_is_said() -> None:
+    """An acknowledged alert says by whom, since when and why, and what that means."""
+    labels = {"alertname": "TargetMissed", "service": "shop", "severity": "critical"}
+    ack = {"author": "Ada", "reason": "restarting it", "at": 1769860850.0, "fingerprint": "-"}
+    seen = {"fingerprint": Alert(labels, {}, 0.0).fingerprint, "acknowledged": ack}
+    said = said_of(labels, {"alerts": [seen, {"fingerprint": "other", "acknowledged": None}]})
+    assert re.fullmatch(r"Ada looks after it since .*: restarting it\. It is neither repeated nor .*", said[0])
 
 
 RULES = """
