@@ -224,6 +224,32 @@ def test_a_token_is_asked_for(serve: Any, alerts: Any) -> None:
     assert client.get("/api/v1/notifications", headers=right).status_code == 200
 
 
+def test_what_a_person_holds_back(serve: Any, clock: Any, alerts: Any) -> None:
+    """Acknowledging and silencing over HTTP hold here as on the monitor's page: no repetition of what somebody looks
+    after, nothing of what is silenced; both are listed, and can be taken back."""
+    client, _ = serve(token=Secret("monitor.toml", "s3cret"), repeat_interval=600.0)
+    client.headers["Authorization"] = "Bearer s3cret"
+    missed, shop = alerts.missed(), alerts.missed(service="shop")
+    client.post("/api/v1/alerts", json=webhook(missed))
+    silence = {"matchers": ["service=shop"], "for": "2h", "author": "Ada", "reason": "move"}
+    answer = client.post("/api/v1/silences", json=silence)
+    assert answer.json()["data"]["silence"]["id"] == 1
+    answer = client.post("/api/v1/acks", json={"alert": missed.fingerprint[:6], "author": "Ada"})
+    assert answer.json()["data"]["acks"][0]["fingerprint"] == missed.fingerprint
+    clock.now += 700
+    client.post("/api/v1/alerts", json=webhook(missed))
+    client.post("/api/v1/alerts", json=webhook(shop, key="shop"))
+    assert [title for title in ledger(client) if "acknowledged by" not in title] == [
+        "team: app: API response time 312 ms, target < 200 ms"]  # fmt: skip
+    assert client.post("/api/v1/acks", json={"alert": "ffff", "author": "Ada"}).status_code == 400
+    assert client.delete("/api/v1/silences/1").status_code == 200
+    assert client.delete(f"/api/v1/acks/{missed.fingerprint}").status_code == 200
+    client.post("/api/v1/alerts", json=webhook(shop, key="shop"))
+    titles = ledger(client)
+    assert "team: shop: API response time 312 ms, target < 200 ms" in titles
+    assert "team: app: still: API response time 312 ms, target < 200 ms" in titles
+
+
 def test_metrics_and_ledger_hold_no_secret(serve: Any, alerts: Any, until: Any) -> None:
     """Both name channels, states and counts, and never a URL."""
     client, sender = serve()
