@@ -102,6 +102,22 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("runbook TargetMissed >/dev/full", 1, "error: No space left on device"),
+        ("check --offline >/dev/full", 1, "error: No space left on device"),
+        ("runbook TargetMissed >&-", 0, ""),
+        ("runbook TargetMissed >&- 2>&-", 0, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_traceback(command: str, status: int, said: str, tmp_path: Path) -> None:
+    """A disk that is full under a redirected output is an error in a line; a closed output is nobody's mistake."""
+    line = f"{sys.executable} -m anvil_monitor.monitoring.cli {command}"
+    ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert (ended.returncode, said in ended.stderr, "Traceback" in ended.stderr) == (status, True, False), ended.stderr
+
+
 @pytest.mark.parametrize("command", ["up", "exporter", "notifier"])
 def test_an_open_address_asks_for_a_token(command: str, tmp_path: Path) -> None:
     """Beyond loopback nothing is served without a token."""
