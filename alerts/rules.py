@@ -34,26 +34,34 @@ from .ruleparts import (
 from .rules_host import host_group
 from .rules_self import self_group
 from .rules_service import down_hold, service_group
-from .rules_targets import patient_group, target_group
+from .rules_targets import own, own_groups, target_groups
 from .rules_values import believed
 
 __all__ = [
     "DOWN", "ESTIMATE", "LIMIT", "MISSED", "NO_DATA", "RATIO", "SAMPLES", "VALUE", "WATCHDOG", "Links", "believed",
-    "down_hold", "human", "literal", "number", "quoted", "rule_groups",
+    "down_hold", "human", "literal", "number", "own", "own_groups", "quoted", "rule_groups", "shared_groups",
 ]  # fmt: skip
 
 
 def rule_groups(configuration: Configuration, links: Links | None = None) -> tuple[Group, ...]:
-    """Every group: for each service what is recorded and told of its targets, then of itself; host, monitor, drift.
+    """Every group: what all have, targets of the user's own, drift.
 
     ``links``: where messages lead; by default the monitor's own page.
     """
     where = links or Links.to_page(configuration.monitor)
+    targets = (target for service in configuration.services for target in own(configuration, service))
+    return (
+        *shared_groups(configuration, where),
+        *(group for target in targets for group in own_groups(configuration, target, where)),
+        *drift_groups(configuration, where),
+    )
+
+
+def shared_groups(configuration: Configuration, links: Links) -> tuple[Group, ...]:
+    """What is recorded and told of each service's shipped targets, then of itself; of the host and of the monitor."""
     groups: list[Group] = []
     for service in configuration.services:
-        groups.append(patient_group(configuration, service))
-        groups.append(target_group(configuration, service, where))
-        groups.append(service_group(configuration, service, where))
-    groups += [host_group(configuration, where), self_group(configuration, where)]
-    groups += drift_groups(configuration, where)
+        groups += target_groups(configuration, service, links)
+        groups.append(service_group(configuration, service, links))
+    groups += [host_group(configuration, links), self_group(configuration, links)]
     return tuple(groups)

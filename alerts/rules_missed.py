@@ -94,6 +94,18 @@ def missed(target: Target, counted: Target, links: Links) -> Alerting:
     return Alerting(alert, _expr(target, counted), target.hold, target.keep, labels, annotations)
 
 
+def ends_at(target: Target) -> float:
+    """The value at which ``target`` is kept by the margin. Not of a percentile, whose margin is of a share, nor of a
+    capacity, which has none."""
+    if target.direction is Direction.BELOW:
+        return ENDS_VALUE * target.limit
+    by_value = target.limit / ENDS_VALUE
+    if target.unit is not Unit.PERCENT:
+        return by_value
+    # Of a share near the whole, by what may be missing: 99.5 % is kept by the margin at 99.6 %, not at 104 %.
+    return min(by_value, 1 - ENDS_SHARE * (1 - target.limit))
+
+
 def looks_back(target: Target) -> bool:
     """Whether ``target`` is judged over an hour while it has fewer samples than its floor."""
     return target.floor >= LOOKS_BACK_FROM and isinstance(target.indicator, Percentile | Mean)
@@ -119,8 +131,7 @@ def _broken(target: Target) -> str:
         case Percentile(_, quantile):
             share = number(float(f"{ENDS_SHARE * (1 - quantile):.6g}"))
             margin = f"{recorded(OVER, target)} / on (service, target) {recorded(SAMPLES, target)} > {share}"
-        case _ if target.unit is Unit.PERCENT and target.direction is Direction.ABOVE:
-            # Of a share that may be missing: 99.5 % is kept by the margin at 99.6 %, not at 104 %.
+        case _ if target.direction is Direction.ABOVE and ends_at(target) < target.limit / ENDS_VALUE:
             missing = number(float(f"{ENDS_SHARE * (1 - target.limit):.6g}"))
             margin = f"1 - {recorded(VALUE, target)} > {missing}"
         case _:

@@ -1,6 +1,8 @@
 """The rules of the targets: their recorded series, and that nothing can be said of one (``TargetNoData``).
 
-What says that a promise is broken is in :mod:`.rules_missed`.
+What says that a promise is broken is in :mod:`.rules_missed`. The shipped targets of a service are one group; each
+target of the user's own has groups of its own, so that its tests play with its rules alone: it may be read from the
+same series as others, which would be told as well.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from anvil_monitor.targets import Capacity, Configuration, Percentile, Service, Target, format_duration
+from anvil_monitor.targets.settings import KINDS
 
 from .rulefile import Alerting, Group, Recording, Rule
 from .ruleparts import (
@@ -32,14 +35,45 @@ from .rules_values import believed, estimate_of, looked_back, over, ratio_of, sa
 PATIENT_INTERVAL: Final = 60.0
 
 
-def target_group(configuration: Configuration, service: Service, links: Links) -> Group:
-    targets = configuration.targets_of(service.name)
+def is_own(target: Target) -> bool:
+    """Whether the user has written ``target``, instead of it being one of the shipped ones."""
+    return target.name not in KINDS
+
+
+def shipped(configuration: Configuration, service: Service) -> tuple[Target, ...]:
+    return tuple(target for target in configuration.targets_of(service.name) if not is_own(target))
+
+
+def own(configuration: Configuration, service: Service) -> tuple[Target, ...]:
+    return tuple(target for target in configuration.targets_of(service.name) if is_own(target))
+
+
+def target_groups(configuration: Configuration, service: Service, links: Links) -> tuple[Group, ...]:
+    """What is recorded and told of the shipped targets of ``service``."""
+    return _groups(shipped(configuration, service), service.name, configuration, links)
+
+
+def own_groups(configuration: Configuration, target: Target, links: Links) -> tuple[Group, ...]:
+    """What is recorded and told of ``target``, one of the user's own."""
+    groups = _groups((target,), f"{target.service}, {target.name}", configuration, links)
+    return tuple(group for group in groups if group.rules)
+
+
+def _groups(targets: tuple[Target, ...], name: str, configuration: Configuration, links: Links) -> tuple[Group, ...]:
     # A capacity reads the recorded series of another target, which must be written before it.
     ordered = sorted(targets, key=lambda target: isinstance(target.indicator, Capacity))
     rules: list[Rule] = [rule for target in ordered for rule in _recorded(target)]
     for target in targets:
         rules += [missed(target, believed(target, targets), links), _no_data(target, links)]
-    return Group(f"targets of {service.name}", configuration.monitor.evaluation_interval, tuple(rules))
+    interval = configuration.monitor.evaluation_interval
+    patient = [
+        Recording(LOOKED_BACK, looked_back(target), target_labels(target)) for target in targets if looks_back(target)
+    ]
+    # What is recorded of targets that have too little traffic to be judged over their own window.
+    return (
+        Group(f"little traffic of {name}", max(PATIENT_INTERVAL, interval), tuple(patient)),
+        Group(f"targets of {name}", interval, tuple(rules)),
+    )
 
 
 def _recorded(target: Target) -> list[Rule]:
@@ -52,17 +86,6 @@ def _recorded(target: Target) -> list[Rule]:
         *([Recording(OVER, over(target, target.window), labels)] if isinstance(target.indicator, Percentile) else []),
         *(Recording(ESTIMATE, expr, labels) for expr in estimate_of(target)),
     ]
-
-
-def patient_group(configuration: Configuration, service: Service) -> Group:
-    """What is recorded of targets that have too little traffic to be judged over their own window."""
-    rules = [
-        Recording(LOOKED_BACK, looked_back(target), target_labels(target))
-        for target in configuration.targets_of(service.name)
-        if looks_back(target)
-    ]
-    interval = max(PATIENT_INTERVAL, configuration.monitor.evaluation_interval)
-    return Group(f"little traffic of {service.name}", interval, tuple(rules))
 
 
 def _no_data(target: Target, links: Links) -> Alerting:

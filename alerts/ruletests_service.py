@@ -10,7 +10,7 @@ from anvil_monitor.targets import Configuration, Service
 
 from . import templates
 from .rulefile import Alerting
-from .ruleparts import CRASHING, DOWN, ERRORS, STUCK, quoted
+from .ruleparts import COSTLIEST, CRASHING, DOWN, ERRORS, STUCK, quoted
 from .rules_service import CRASH_LEAST, CRASH_MINUTES, FAILED_LEAST, WINDOWS, shortest, stuck_age
 from .ruletestparts import Condition, document, up
 from .scenes import Runs, Series, counter, gauge
@@ -102,7 +102,7 @@ class ServiceTests:
             templates.Element({"http_request_method": "GET", "http_route": route}, float(each * scrapes))
             for route, each in worst
         ]
-        condition = Condition(rule, 1, self._step, answers={"topk": found})
+        condition = Condition(rule, 1, self._step, answers={f"topk({COSTLIEST}, ": found})
         return self._test("names the routes that fail most", series, ERRORS, (at,), condition)
 
     def little_traffic(self) -> Iterable[dict[str, Any]]:

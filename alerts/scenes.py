@@ -8,16 +8,16 @@ that is good again outweighs all that went before, so that a miss ends with the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
 from anvil_monitor.exporter import names
-from anvil_monitor.targets import Capacity, Formula, Level, Mean, Percentile, Target
-from anvil_monitor.targets.settings import KINDS
+from anvil_monitor.targets import Capacity, Direction, Formula, Level, Mean, Percentile, Target
 
 from .ruleparts import number, quoted
-from .rules_missed import ENDS_SHARE, ENDS_VALUE
+from .rules_missed import ENDS_SHARE, ENDS_VALUE, ends_at
+from .selectors import selector, strays
 
 STOCK_EDGES: Final = {
     names.HTTP_DURATION.name: names.SECONDS_EDGES,
@@ -25,7 +25,10 @@ STOCK_EDGES: Final = {
     names.PAGE_LOAD.name: names.PAGE_LOAD_EDGES,
 }
 
-NO_SCENE: Final = "a formula has no scene"
+NO_SCENE: Final = "a formula has scenes of its own"
+
+FEW: Final = 15
+"""Samples in a window of which one is more than the margin."""
 
 Runs = Sequence[tuple[float, int]]
 Series = dict[str, str]
@@ -46,22 +49,28 @@ def counter(runs: Runs) -> str:
     return " ".join(text)
 
 
-def playable(target: Target) -> bool:
-    """Whether ``target`` is one of the shipped ones.
-
-    Those of the user's own may be read from the same series as others, which would then be told as well; each kind of
-    them has its tests in tests/alerts/test_rules_own.py.
-    """
-    return target.name in KINDS
-
-
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The series of one target, scraped every ``step`` seconds. ``targets`` are all of its service."""
+    """The series of one target, scraped every ``step`` seconds. ``targets`` are all of its service.
+
+    ``labels``: what its series are called besides ``service``, so that the matchers of a user's target take them; with
+    ``service`` among them, they are another's.
+    """
 
     target: Target
     targets: tuple[Target, ...]
     step: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rises(self) -> bool:
+        """Whether more than the limit is a miss."""
+        return self.target.direction is Direction.BELOW or isinstance(self.target.indicator, Capacity)
+
+    @property
+    def sharp(self) -> bool:
+        """Whether a miss ends just when good scrapes come, to the scrape; else once the window has forgotten it."""
+        return True
 
     @property
     def window(self) -> int:
@@ -86,6 +95,20 @@ class Scene:
         return 0.0 if isinstance(self.target.indicator, Level) else self.step
 
     @property
+    def is_silent(self) -> bool:
+        """Whether :meth:`idle` measures nothing at all (NaN)."""
+        return not isinstance(self.target.indicator, Level | Capacity)
+
+    @property
+    def bad_ratio(self) -> float:
+        """What ``target:ratio`` is then; over 1."""
+        if isinstance(self.target.indicator, Capacity):
+            return self.rest.bad_ratio
+        if self.rises:
+            return self.bad_value / self.target.limit
+        return self.target.limit / self.bad_value if self.bad_value else math.inf
+
+    @property
     def bad_value(self) -> float:
         """What is measured while :meth:`missed` is bad."""
         limit = self.target.limit
@@ -95,7 +118,9 @@ class Scene:
             case Mean():
                 return float(2.0 ** math.ceil(math.log2(limit * 1.05)))
             case Level():
-                return limit + math.ceil(limit / (4 * self.window))
+                if self.rises and limit % 1 == 0 and limit >= 4 * self.window:
+                    return limit + math.ceil(limit / (4 * self.window))
+                return self._near(over=self.rises)
             case Capacity():
                 return float(limit // 5)
             case Formula():
@@ -108,7 +133,7 @@ class Scene:
         """Good scrapes of :meth:`missed` that pass before the value is below the limit by the margin."""
         if isinstance(self.target.indicator, Capacity):
             return self.rest.lingers
-        if not isinstance(self.target.indicator, Level):
+        if not isinstance(self.target.indicator, Level) or self._well:
             return 0
         # The window's mean falls by a sample at a time; one sample less in Prometheus 3 makes no difference to this.
         kept = 1 - ENDS_VALUE * self.target.limit / self.bad_value
@@ -132,7 +157,7 @@ class Scene:
                     self._name(f"{metric}_count"): counter(counts),
                 }
             case Level(metric):
-                return {self._name(metric): gauge(((value, bad), (0, good)))}
+                return {self._name(metric): gauge(((value, bad), (self._well, good)))}
             case Capacity(metric):
                 return {self._name(metric): gauge(((value, bad + good),))} | self.rest.missed(bad, good)
             case Formula():
@@ -150,12 +175,15 @@ class Scene:
                 edges["+Inf"] = self.traffic
                 return self._histogram(metric, {le: ((n, scrapes - 1),) for le, n in edges.items()})
             case Mean(metric):
-                sums, counts = ((self.traffic * self.bad_value / 2, scrapes - 1),), ((self.traffic, scrapes - 1),)
+                mean = 2.0 ** math.floor(math.log2(limit))
+                sums, counts = ((self.traffic * mean, scrapes - 1),), ((self.traffic, scrapes - 1),)
                 return {
                     self._name(f"{metric}_sum"): counter(sums),
                     self._name(f"{metric}_count"): counter(counts),
                 }
             case Level(metric):
+                if not self.rises or limit % 1:
+                    return {self._name(metric): gauge(((self._near(over=not self.rises), scrapes),))}
                 # Exactly the limit is no miss, and neither is a spike that the window's mean outweighs.
                 spikes = [(limit // 2, self.window - 1), (limit * 1.25, 1)] * (scrapes // (2 * self.window) + 1)
                 return {self._name(metric): gauge(((limit, scrapes // 2), *spikes))}
@@ -235,8 +263,10 @@ class Scene:
                 counts = tuple((n, times) for _, n, times in means)
                 return {self._name(f"{metric}_sum"): counter(sums), self._name(f"{metric}_count"): counter(counts)}
             case Level(metric):
-                runs = ((self.bad_value, bad), ((1 + ENDS_VALUE) / 2 * limit, near), (0, good))
-                return {self._name(metric): gauge(runs)}
+                if limit == ends_at(self.target):
+                    return {}
+                within = (limit + ends_at(self.target)) / 2
+                return {self._name(metric): gauge(((self.bad_value, bad), (within, near), (self._well, good)))}
             case Capacity():
                 return {}
             case Formula():
@@ -249,12 +279,12 @@ class Scene:
         metric = self.target.indicator.metric
         series: Series = {}
         for value, each in within.items():
-            more = "".join(f",{label}={quoted(value)}" for label in labels)
+            of = replace(self, labels={**dict.fromkeys(labels, value), **self.labels})
             fast, all_ = ((each, scrapes),), ((8 * each, scrapes),)
             for le, runs in ((number(self.target.limit), fast), (number(self.bad_value), fast), ("+Inf", all_)):
-                series[self._name(f"{metric}_bucket", f"{more},le={quoted(le)}")] = counter(runs)
-            series[self._name(f"{metric}_count", more)] = counter(all_)
-            series[self._name(f"{metric}_sum", more)] = counter(((8 * each * self.bad_value, scrapes),))
+                series[of._name(f"{metric}_bucket", f",le={quoted(le)}")] = counter(runs)
+            series[of._name(f"{metric}_count")] = counter(all_)
+            series[of._name(f"{metric}_sum")] = counter(((8 * each * self.bad_value, scrapes),))
         return series
 
     def idle(self, scrapes: int) -> Series:
@@ -267,7 +297,8 @@ class Scene:
                 still = gauge(((0, scrapes),))
                 return {self._name(f"{metric}_sum"): still, self._name(f"{metric}_count"): still}
             case Level(metric):
-                return {self._name(metric): gauge(((self.target.limit // 2, scrapes),))}
+                still = self.target.limit // 2 if self.rises else 2 * self.target.limit
+                return {self._name(metric): gauge(((still, scrapes),))}
             case Capacity(metric):
                 return {self._name(metric): gauge(((0, scrapes),))} | self.rest.idle(scrapes)
             case Formula():
@@ -275,9 +306,52 @@ class Scene:
             case other:
                 assert_never(other)
 
+    def well(self, scrapes: int) -> Series:
+        """The target kept, by far, with traffic where it has any."""
+        good = self.hovering(0, 0, scrapes)
+        return good or self.idle(scrapes)
+
+    def strays(self) -> Iterator[Scene]:
+        """The same of what the target's matchers leave out, one matcher at a time, and of another service."""
+        if self.labels or isinstance(self.target.indicator, Percentile | Mean | Level):
+            by = selector(self.target.indicator.metric, getattr(self.target.indicator, "match", ""))
+            for labels in strays(by):
+                yield replace(self, labels=labels)
+            yield replace(self, labels=self.labels | {"service": f"not-{self.target.service}"})
+
+    def broken_off(self, before: int, gap: int, after: int) -> Series:
+        """As :meth:`idle`, but its own series say nothing for ``gap`` scrapes."""
+        others = self.rest.idle(1) if isinstance(self.target.indicator, Capacity) else {}
+        return {
+            name: _with_gap(text, before, gap, after)
+            for name, text in self.idle(before + gap + after).items()
+            if name not in others
+        }
+
+    @property
+    def _well(self) -> float:
+        """Of a level: a sample that brings the mean of the whole window back, at once in a window of many; of few zero
+        does."""
+        much = self.window * self.target.limit
+        return much if not self.rises else 0 if self.window < FEW else -much
+
+    def _near(self, *, over: bool) -> float:
+        """What is over (or under) the limit by a hair, and exact in floating point however it is averaged."""
+        grain = 2.0 ** math.floor(math.log2(self.target.limit / (4 * self.window)))
+        number = self.target.limit / grain
+        return grain * (math.floor(number) + 1 if over else math.ceil(number) - 1)
+
     def _histogram(self, metric: str, buckets: Mapping[str, Runs]) -> Series:
         series = {self._name(f"{metric}_bucket", f",le={quoted(le)}"): counter(runs) for le, runs in buckets.items()}
         return series | {self._name(f"{metric}_count"): counter(buckets["+Inf"])}
 
     def _name(self, metric: str, more: str = "") -> str:
-        return f"{metric}{{service={quoted(self.target.service)}{more}}}"
+        labels = {"service": self.target.service, **self.labels}
+        said = ",".join(f"{name}={quoted(text)}" for name, text in labels.items())
+        return f"{metric}{{{said}{more}}}"
+
+
+def _with_gap(text: str, before: int, gap: int, after: int) -> str:
+    """A flat series (``0 0+0x9`` or ``v+0x9``) that says nothing for ``gap`` scrapes."""
+    value = text.split()[-1].partition("+")[0]
+    return f"{value}+0x{before - 1} _x{gap} {value}+0x{after - 1}"

@@ -15,18 +15,28 @@ from urllib.parse import parse_qsl, urlsplit
 
 from anvil_monitor import dashboards
 from anvil_monitor.alerts import alertmanager, drift, drifttests, rulefile, rules, ruletests, yamltext
-from anvil_monitor.targets import Configuration, ConfigurationError, Problem, Secret, Service, format_promql_duration
+from anvil_monitor.targets import (
+    Configuration,
+    ConfigurationError,
+    Problem,
+    Secret,
+    Service,
+    Target,
+    format_promql_duration,
+)
 from anvil_monitor.targets.load import parse
 
+from . import ruletest
+
 COMMENT: Final = rulefile.COMMENT
+GENERATED: Final = "alerts/generated"
 
 # Where things are inside the bundle; docker-compose.yml says the same (tests/bundle holds the two together).
 EXPORTER: Final = "exporter:9464"
 NOTIFIER: Final = "notifier:9095"
 PROMETHEUS: Final = "prometheus:9090"
 ALERTMANAGER: Final = "alertmanager:9093"
-RULES: Final = "/etc/prometheus/rules/rules.yml"
-DRIFT: Final = "/etc/prometheus/rules/drift.yml"
+RULES: Final = "/etc/prometheus/rules"
 GRAFANA: Final = "http://127.0.0.1:3000"  # as a person reaches it: messages link there
 BOARDS: Final = "/etc/anvil-monitor/dashboards"
 
@@ -42,23 +52,35 @@ def files(configuration: Configuration) -> dict[str, str]:
     runbooks = configuration.monitor.runbooks or f"{GRAFANA}/d/{dashboards.RUNBOOK_UID}{{alert}}"
     links = rules.Links(f"{GRAFANA}/d/{dashboards.UID}?var-service={{service}}", runbooks)
     early = drift.drift_groups(configuration, links)  # a file of their own: their tests play hours, the others seconds
-    groups = [group for group in rules.rule_groups(configuration, links) if group not in early]
     made = {
         "alerts/generated/drift.yml": rulefile.dump(early),
         "alerts/generated/drift_test.yml": drifttests.dump(configuration, links),
-        "alerts/generated/rules.yml": rulefile.dump(groups),
+        "alerts/generated/rules.yml": rulefile.dump(rules.shared_groups(configuration, links)),
         "alerts/generated/rules_test.yml": ruletests.dump(configuration, links),
         "monitoring/alertmanager/alertmanager.yml": alertmanager.dump(configuration),
         "monitoring/grafana/provisioning/dashboards/anvil-monitor.yml": _yaml(_board_provider()),
         "monitoring/grafana/provisioning/datasources/anvil-monitor.yml": _yaml(_data_sources(configuration)),
         "monitoring/prometheus/prometheus.yml": _yaml(_prometheus(configuration)),
     }
+    for target in own_targets(configuration):  # files of their own: their tests play with their rules alone
+        folder = f"{GENERATED}/{own_folder(target)}"
+        made[f"{folder}/rules.yml"] = rulefile.dump(rules.own_groups(configuration, target, links))
+        made[f"{folder}/rules_test.yml"] = ruletests.dump_own(configuration, target, ruletest.evaluator, links)
     made |= {f"dashboards/generated/{name}": text for name, text in dashboards.generated(configuration).items()}
     return dict(sorted(made.items()))
 
 
+def own_targets(configuration: Configuration) -> list[Target]:
+    """The targets of the user's own, of every service."""
+    return [target for service in configuration.services for target in rules.own(configuration, service)]
+
+
+def own_folder(target: Target) -> str:
+    return f"own/{target.service}/{target.name}"
+
+
 def write(root: Path, configuration: Configuration) -> list[str]:
-    """Write what is not fresh below ``root``, each file whole or not at all; the paths written.
+    """Write what is not fresh below ``root``, each file whole or not at all; the paths written or taken away.
 
     Raises :class:`ConfigurationError` naming the file that cannot be written.
     """
@@ -66,7 +88,10 @@ def write(root: Path, configuration: Configuration) -> list[str]:
     written: list[str] = []
     for path in check(root, configuration):
         try:
-            _replace(root / path, texts[path])
+            if path in texts:
+                _replace(root / path, texts[path])
+            else:
+                (root / path).unlink()
         except OSError as error:
             raise ConfigurationError([Problem(f"cannot be written: {error.strerror}", root / path)]) from None
         written.append(path)
@@ -74,8 +99,13 @@ def write(root: Path, configuration: Configuration) -> list[str]:
 
 
 def check(root: Path, configuration: Configuration) -> list[str]:
-    """The paths below ``root`` that are missing or say something else than :func:`files`."""
-    return [path for path, text in files(configuration).items() if _read(root / path) != text]
+    """The paths below ``root`` that are missing, say something else than :func:`files`, or are of a target no more."""
+    texts = files(configuration)
+    left = (path.relative_to(root).as_posix() for path in (root / GENERATED / "own").glob("*/*/rules*.yml"))
+    gone = [
+        path for path in sorted(left) if path not in texts and (_read(root / path) or "").startswith(f"# {COMMENT}")
+    ]
+    return [*(path for path, text in texts.items() if _read(root / path) != text), *gone]
 
 
 def _prometheus(configuration: Configuration) -> dict[str, Any]:
@@ -95,7 +125,10 @@ def _prometheus(configuration: Configuration) -> dict[str, Any]:
             "scrape_timeout": format_promql_duration(monitor.scrape_timeout),
             "evaluation_interval": format_promql_duration(monitor.evaluation_interval),
         },
-        "rule_files": [RULES, DRIFT],
+        "rule_files": [
+            *(f"{RULES}/{name}.yml" for name in ("rules", "drift")),
+            *(f"{RULES}/{own_folder(target)}/rules.yml" for target in own_targets(configuration)),
+        ],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER]}]}]},
         "scrape_configs": jobs,
     }

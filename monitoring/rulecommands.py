@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from anvil_monitor.alerts import promtest, rulefile
+from anvil_monitor.alerts import promtest, rulefile, ruletests
 from anvil_monitor.alerts.rulefile import Alerting, Group
 from anvil_monitor.targets import ConfigurationError, Problem
 
@@ -89,7 +89,8 @@ def test(files: Sequence[Path], *, coverage: bool) -> int:
     failed = False
     for path in files:
         try:
-            file = promtest.load(path.read_text(encoding="utf-8"), path)
+            text = path.read_text(encoding="utf-8")
+            file = promtest.load(text, path)
             for pattern in file.unmatched():
                 print(f"warning: {path}: no rule file matches {pattern!r}", file=sys.stderr)
             if coverage:
@@ -110,6 +111,8 @@ def test(files: Sequence[Path], *, coverage: bool) -> int:
         for failure in failures:
             failed = True
             print(f"  {failure}", file=sys.stderr)
+        for sentence in ruletests.untested(text):
+            print(f"  not tested: {sentence}", flush=True)
         if covered is not None:
             print(f"{path}: exercises {covered}", flush=True)
             for sentence in covered.missing():

@@ -39,6 +39,11 @@ def run_file(file: promtest.TestFile) -> list[promtest.Failure]:
     )
 
 
+def evaluator(groups: Sequence[Group], interval: float) -> Embedded:
+    """A new one of ``groups``, evaluated every ``interval`` seconds."""
+    return Embedded(groups, interval, {})
+
+
 class Embedded:
     """One test's store, engine and rule state."""
 

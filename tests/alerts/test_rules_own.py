@@ -43,7 +43,9 @@ PLAYED = {
 
 def _firing(folder: Path, series: dict[str, str], target: str) -> set[str]:
     """The alerts of ``target`` that fire after nine minutes of ``series``."""
-    groups = [group for group in rules.rule_groups(parse(OWN)) if not group.name.startswith("drift ")]
+    configuration = parse(OWN)
+    of = next(each for each in configuration.targets if each.name == target)
+    groups = rules.own_groups(configuration, of, rules.Links("http://127.0.0.1/"))
     (folder / "rules.yml").write_text(rulefile.dump(groups), encoding="utf-8")
     lines = ["rule_files: [rules.yml]", "evaluation_interval: 15s", "tests:", "- interval: 15s", "  input_series:"]
     for name, values in series.items():
