@@ -1,8 +1,9 @@
 """Drift: away from its own past before the promise is broken. Targets in, rules out, as in :mod:`.rules`.
 
 Every target becomes one series a minute, ``drift:signal``, and everything after it is the same for all of them:
-``drift:level`` (means of 30 minutes and of 2 hours) against ``drift:hi`` and ``drift:lo`` (the most tolerant of
-yesterday, last week and the habit of this hour; memory: its own maximum of 12 to 72 hours ago) gives ``drift:excess``;
+``drift:level`` (means of 30 minutes and of 2 hours; memory: of 10 minutes and an hour) against ``drift:hi`` and
+``drift:lo`` (the most tolerant of yesterday, last week and the habit of this hour; memory: its own maximum of 12 to 72
+hours ago) gives ``drift:excess``;
 ``drift:noise`` is how far the series has strayed before without anybody minding, lagged by 6 hours, and at least what
 matters; ``drift:score`` is the excess in thresholds (over 1 = away). For people there are ``target:baseline``,
 ``target:upper`` and ``target:lower`` (where the warning begins) and ``target:compliance_30d``.
@@ -40,13 +41,22 @@ RARELY: Final = 300.0
 SMOOTHED: Final = 300.0
 """Seconds that one value of the signal looks back over, at least: the p95 of one minute of little traffic is noise."""
 
-THRESHOLDS: Final = {"fast": 1.8, "slow": 1.5}
-"""How many times the noise is a drift, for the means of 30 minutes and of 2 hours: the knee of the study."""
-MATTERS: Final = {MEMORY: 0.05}
+THRESHOLDS: Final = {"fast": 1.7, "slow": 1.6}
+"""How many times the noise is a drift, for the means of 30 minutes and of 2 hours."""
+USUAL_WORST: Final = 1.5
+"""The noise is at least so many times what is exceeded in one hour of ten."""
+KNOWN: Final = 168
+"""Hours of history, of at most 336, from which on the noise is taken as it is: with fewer it is more, up to 1.6 times.
+Without that half of all false alarms come in the first days of warnings."""
+WINDOWS: Final = {"fast": ("30m", 3), "slow": ("2h", 12)}
+"""What a level is the mean of, and how many of its values (one in 5 minutes) must be there."""
+TROUGHS: Final = {"fast": ("10m", 1), "slow": ("1h", 6)}
+"""The same of memory, whose signal is smooth already: the least of 20 minutes, with all of them there."""
+MATTERS: Final = {MEMORY: 0.035}
 MATTERS_ELSE: Final = 0.1
 """The least noise, as a share both of the usual level and of the way from there to the limit. Below the first nobody
 acts; the second keeps a server quiet that went from 5 ms to 10 ms of the 200 ms that it may take. A leak goes on, so
-half of it will do."""
+a third of it will do."""
 
 
 def drift_groups(configuration: Configuration, links: Links | None = None) -> tuple[Group, ...]:
@@ -96,15 +106,21 @@ class _Scribe:
             if kind(target) == MEMORY:
                 # The trough between collections; after a gap a half-filled minimum would jump up.
                 own = self.all(VALUE, f"target={quoted(target.name)}")
-                expr = f"min_over_time({own}[30m])\nand\ncount_over_time({own}[30m:5m]) >= 5"
+                expr = f"min_over_time({own}[20m])\nand\ncount_over_time({own}[20m:5m]) >= 4"
             yield Recording("drift:signal", expr, labels)
 
     def levels(self) -> Iterable[Recording]:
         """Means, what they are held against, and by how much they are over (or under) it."""
-        signal, seasonal = self.all("drift:signal"), self.all("drift:signal", 'class!="memory"')
-        for rule, window, least in (("fast", "30m", 3), ("slow", "2h", 12)):
-            expr = f"avg_over_time({signal}[{window}])\nand\ncount_over_time({signal}[{window}:5m]) >= {least}"
-            yield Recording("drift:level", expr, {"rule": rule})
+        seasonal = self.all("drift:signal", 'class!="memory"')
+        kinds = [(seasonal, WINDOWS)] if self.sides else []
+        if MEMORY in self.kinds:
+            kinds.append((self.all("drift:signal", 'class="memory"'), TROUGHS))
+        for rule in THRESHOLDS:
+            parts = []
+            for signal, windows in kinds:
+                long, least = windows[rule]
+                parts.append(f"avg_over_time({signal}[{long}])\nand\ncount_over_time({signal}[{long}:5m]) >= {least}")
+            yield Recording("drift:level", "\nor\n".join(parts), {"rule": rule})
         if self.sides:
             yield Recording("drift:ref", f"avg_over_time({seasonal}[1h] offset 23h30m)", {"ref": "yesterday"})
             yield Recording("drift:ref", f"avg_over_time({seasonal}[1h] offset 167h30m)", {"ref": "lastweek"})
@@ -161,7 +177,7 @@ class _Scribe:
             f"quantile_over_time(0.98, {fortnight})\nand\ncount_over_time({fortnight}) >= 72",
             {"part": "q98"},
         )
-        yield Recording(part, f"1.7 * quantile_over_time(0.9, {fortnight})", {"part": "q90"})
+        yield Recording(part, f"{number(USUAL_WORST)} * quantile_over_time(0.9, {fortnight})", {"part": "q90"})
         first, before = (self.all(part, f'part="{each}"') for each in ("q98", "long"))
         before = f"last_over_time({before}[3h] offset 1h)"
         yield Recording(
@@ -176,7 +192,8 @@ class _Scribe:
         yield Recording(part, "\nor\n".join(self._shares("")), {"part": "floor"})
         limit = f"on (service, target) group_left {self.all(LIMIT)}"
         yield Recording(part, "\nor\n".join(self._shares(f" - {limit}")), {"part": "room"})
-        yield Recording("drift:noise", f"max without (part) ({self.all(part)})\nand ignoring (part)\n{first}")
+        young = f"clamp_min(2 - count_over_time({fortnight}) / {KNOWN}, 1)"
+        yield Recording("drift:noise", f"max without (part) ({self.all(part)}) * {young}\nand ignoring (part)\n{first}")
         yield from self._days()
         # Without traffic there is no ratio, or NaN: such minutes neither keep the promise nor break it.
         kept = f"(({self.all(RATIO)} >= 0) <= bool 1)[1h:1m]"

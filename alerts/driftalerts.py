@@ -102,7 +102,7 @@ def leaking(target: Target, links: Links) -> Alerting:
         "summary": f"{target.title} of {target.service} is growing: {human(target.unit)}, target {target.promise}",
         "description": f"The trough of {target.title} between collections is {human(target.unit)}{baseline}."
         f"{_bounds(target)}{forecast} Its target is {target.promise}.",
-        "measure": "trough over 30 min",
+        "measure": "trough over 20 min",
         **_told(target, TRENDING, links),
     }
     return Alerting(TRENDING, expr, HOLD, KEEP, _labels(target), annotations)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
-from anvil_monitor.targets import Configuration, Service, find_configuration, histogram_limits, load
+from anvil_monitor.targets import Configuration, Percentile, Service, find_configuration, histogram_limits, load
 
 from . import names, wsgi
 from .asgi import Application
@@ -51,12 +51,16 @@ STANDARD_EDGES: Final[dict[Metric, tuple[float, ...]]] = {
 
 
 def histogram_edges(configuration: Configuration, service: str) -> dict[str, tuple[float, ...]]:
-    """The buckets of every histogram, by metric name: the standard edges and one at each limit of a target."""
+    """The buckets of every histogram, by metric name: the standard edges, one at each limit of a target, and of a
+    percentile near it."""
     targets = configuration.targets_of(service) or configuration.targets
-    return {
-        metric.name: tuple(sorted({*standard, *histogram_limits(targets, metric.name)}))
-        for metric, standard in STANDARD_EDGES.items()
-    }
+    percentiles = tuple(target for target in targets if isinstance(target.indicator, Percentile))
+    found: dict[str, tuple[float, ...]] = {}
+    for metric, standard in STANDARD_EDGES.items():
+        near = (limit * times for limit in histogram_limits(percentiles, metric.name) for times in names.NEAR_LIMIT)
+        rounded = (float(f"{edge:.9g}") for edge in near)  # 0.15, not 0.15000000000000002
+        found[metric.name] = tuple(sorted({*standard, *histogram_limits(targets, metric.name), *rounded}))
+    return found
 
 
 class Options(TypedDict, total=False):

@@ -49,6 +49,9 @@ class Metric:
 
 # OTel's advised edges for seconds (semconv http.server.request.duration); every target limit is added to them.
 SECONDS_EDGES: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+# At so many times the limit of a percentile there is an edge, too: between wide edges a wander of the p95 reads as
+# twice as much, and without these two the drift rules tell two thirds more for nothing (docs/drift.md).
+NEAR_LIMIT: Final = (0.75, 1.5)
 # semconv db.client.operation.duration
 DATABASE_EDGES: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 # A healthy loop wakes within a millisecond or two; what hurts begins at tens of them.
@@ -319,6 +322,11 @@ HISTOGRAM_EDGE_MISSING: Final = Metric(
 
 # The instrument about itself.
 WORKERS: Final = Metric("anvil_monitor_workers", "gauge", "Live worker processes that have recorded something.")
+WORKERS_ENDED: Final = Metric(
+    "anvil_monitor_workers_ended_total",
+    "counter",
+    "Worker processes that ended in an orderly way: recycled, reloaded, or told to stop. What crashes is not among them.",
+)
 PAGES_REFUSED: Final = Metric(
     "anvil_monitor_pages_refused", "gauge", "Files in the pages folder that are no valid page."
 )

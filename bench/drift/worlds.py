@@ -15,14 +15,16 @@ from math import erf, sqrt
 import numpy as np
 
 from anvil_monitor.exporter import names
+from anvil_monitor.exporter.instrument import histogram_edges
 from anvil_monitor.monitoring.samples import Floats
+from anvil_monitor.targets.load import parse
 
 MINUTES = 1440
 FASTEST, SLOWEST = 0.03, 0.12
 """Seconds that a request takes in the middle: each world's own, for what buckets do to a p95 depends on where it is."""
 SPREAD = 0.40  # of the logarithm of that time
 HELD = 100  # users think between their requests: so many are on for each that is in flight
-EDGES = np.array(sorted({*names.SECONDS_EDGES, 0.2}))
+EDGES = np.array(histogram_edges(parse(""), "app")[names.HTTP_DURATION.name])
 WINDOW = 5
 
 

@@ -126,7 +126,7 @@ def test_every_drift_alert_is_exercised(make: Callable[[], Configuration]) -> No
 
 # Which test has to notice (a part of its name), and what is done to each rule.
 MISTAKES: dict[str, tuple[str, Callable[[Rule], Rule]]] = {
-    "any excess is a drift": ("a season", lambda rule: _instead(rule, "drift:margin", "1.8 * ", "0.1 * ")),
+    "any excess is a drift": ("a season", lambda rule: _instead(rule, "drift:margin", "1.7 * ", "0.1 * ")),
     "no excess is a drift": ("a shift", lambda rule: _instead(rule, "drift:score", "drift:excess", "0 * drift:excess")),
     "the noise of yesterday": ("a fall", lambda rule: _instead(rule, "drift:margin", "offset 6h", "offset 30h")),
     "yesterday is not asked": ("a shift", lambda rule: _instead(rule, "drift:hi", '"app"', '"app",ref="lastweek"')),

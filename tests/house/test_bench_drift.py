@@ -13,7 +13,7 @@ from anvil_monitor.alerts.rulefile import Recording
 from anvil_monitor.monitoring import ruletest
 from anvil_monitor.monitoring.promql import Engine, Vector
 from anvil_monitor.monitoring.samples import Panel, is_absent
-from bench.drift import labelled, run, sets, tables, worlds
+from bench.drift import labelled, run, scoring, sets, tables, worlds
 from bench.drift.play import Firing, Memory, firing, play
 from bench.drift.worlds import World
 
@@ -147,3 +147,18 @@ def test_a_window_is_found_by_an_alarm_that_begins_in_it() -> None:
     found, there, delays, weeks, false = tables.windows_of(one, alarms)
     assert (found, there, delays, false) == (1, 2, [20.0], 1)
     assert weeks == pytest.approx((one.end - one.judged) / 604_800)
+
+
+def test_the_score_is_that_of_the_benchmark() -> None:
+    """Its standard profile, from nab/sweeper.py: 1 at the first row of a window, less later in it, -1 for a window that
+    is missed; 0.11 for an alarm before any window, less just behind one. Of 100, silence gets 0."""
+    one = labelled.Labelled("x", 0.0, np.ones(4_000), ((300_000.0, 330_000.0), (600_000.0, 660_000.0)))
+    assert scoring.of_hundred([scoring.score(one, ())]) == 0.0
+    assert scoring.of_hundred([scoring.score(one, (300_000.0, 600_000.0))]) == pytest.approx(100.0)
+    assert scoring.score(one, (250_000.0,)) == (pytest.approx(-2.11), 2)
+    assert scoring.score(one, (10_000.0,)) == (-2.0, 2)  # in the first 15 %, which nobody is judged by
+    middle = (2 / (1 + np.exp(-5 * 51 / 101)) - 1) / (2 / (1 + np.exp(-5)) - 1)
+    assert scoring.score(one, (315_000.0, 316_000.0, 600_000.0))[0] == pytest.approx(middle + 1)
+    behind = 0.11 * (2 / (1 + np.exp(5 * 10 / 100)) - 1)  # 10 rows behind a window of 101
+    assert scoring.score(one, (333_000.0,))[0] == pytest.approx(behind - 2)
+    assert scoring.of_hundred([(0.0, 0)]) is None
