@@ -17,13 +17,14 @@ BOTH: Final = "both"
 
 
 def kind(target: Target) -> str:
-    """``memory`` leaks, ``traffic`` follows the week, of a ``share`` near the whole the rest counts (99.9 % that become
-    99.8 % are twice the failures), ``latency`` is all else."""
+    """``memory`` leaks, where it may only have so much; ``traffic`` follows the week; of a ``share`` near the whole the
+    rest counts (99.9 % that become 99.8 % are twice the failures); ``latency`` is all else."""
     if isinstance(target.indicator, Capacity):
         return TRAFFIC
     if target.unit == "percent" and target.direction is Direction.ABOVE:
         return SHARE
-    return MEMORY if isinstance(target.indicator, Level) and target.unit is Unit.BYTES else LATENCY
+    grows = isinstance(target.indicator, Level) and target.unit is Unit.BYTES and target.direction is Direction.BELOW
+    return MEMORY if grows else LATENCY
 
 
 def side(target: Target) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anvil_monitor import dashboards
-from anvil_monitor.alerts import promtest, rulefile, rules, ruletests
+from anvil_monitor.alerts import driftkinds, promtest, rulefile, rules, ruletests
 from anvil_monitor.monitoring import ruletest
 from anvil_monitor.targets.load import parse
 from tests.targets.test_own import OWN
@@ -79,6 +79,12 @@ def test_nothing_good_at_all_is_a_share_of_nothing(tmp_path: Path) -> None:
 def test_too_few_events_are_not_judged(tmp_path: Path) -> None:
     """Under the floor, a share that is missed is told to nobody."""
     assert _firing(tmp_path, {'orders_total{result="lost"}': "0+1x40"}, "good_orders") == set()
+
+
+def test_more_than_what_is_promised_at_least_is_no_leak() -> None:
+    """A size of which there has to be so much is not told to be growing when it is forecast to stay above its limit."""
+    free = next(target for target in parse(OWN).targets if target.name == "free")
+    assert (driftkinds.kind(free), driftkinds.side(free)) == (driftkinds.LATENCY, driftkinds.DOWN)
 
 
 @pytest.mark.needs("promtool")
