@@ -49,8 +49,10 @@ class Witness:
         send = requests.Session.send
 
         def watched_send(session: requests.Session, request: Any, **options: Any) -> requests.Response:
+            # Where a service sends us on to is not where the user has sent us; and a POST that is sent on becomes a GET
+            # of some page, whose answer would count as delivered.
             with self._catch():
-                response = send(session, request, **options)
+                response = send(session, request, **{**options, "allow_redirects": False})
             self.http = response.status_code
             self.retry_after = response.headers.get("Retry-After", "")
             return response

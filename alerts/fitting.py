@@ -5,6 +5,7 @@ It runs in the sending process, where Apprise's plugin says what it can show.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ SMS_LIKE: Final = 320
 # What a plugin adds to a body when it turns Markdown into its service's own syntax.
 ROOM_LEFT: Final = 0.9
 CUT: Final = "…"
+# What makes a link of two brackets: several services (Mattermost, Zulip) show plain text as Markdown. A title is not
+# escaped everywhere either.
+LINKING: Final = re.compile(r"\](?=[(\[:])")
 # Where a picture stands in an HTML body.
 PLOT_MARK: Final = "<!--plot-->"
 
@@ -34,8 +38,9 @@ def form_of(plugin: Any, chosen: str, offered: Mapping[str, Any]) -> str:
 def fitted(plugin: Any, form: str, title: str, written: Mapping[str, str]) -> tuple[str, str]:
     """Title and body for the plugin. A service without titles gets the heading as part of the body."""
     heading, body = written["heading"], written["body"]
-    if form == "markdown":
-        title = title.replace("](", "]\u200b(")  # a title is not escaped everywhere: a link in it is none
+    title = LINKING.sub("]\u200b", title)
+    if form in ("text", "short"):
+        heading, body = LINKING.sub("]\u200b", heading), LINKING.sub("]\u200b", body)
     if plugin.title_maxlen <= 0 and form != "text":
         body = f"{heading}\n\n{body}" if heading else body
         title = ""

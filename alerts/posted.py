@@ -18,6 +18,7 @@ from anvil_monitor.targets import Monitor, format_duration
 
 from .model import LOST, Alert
 from .outbox import Outbox, OutboxError
+from .wording import plain
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ DOUBTS: Final = 2
 LONGEST_STEP: Final = 5.0
 # Alerts that are kept at most: whoever can post may not fill the memory.
 MOST: Final = 20_000
+# Why it is not known whether an alert is over.
+UNMENTIONED: Final = "Alertmanager has not mentioned it for {}, it may have ended while it was silenced there"
+SILENT: Final = "Alertmanager says that it is over, but Prometheus does not answer"
 
 
 def repeats(monitor: Monitor) -> float:
@@ -41,7 +45,10 @@ def repeats(monitor: Monitor) -> float:
 
 @dataclass(slots=True)
 class Entry:
-    """One alert. ``held``: a post of its group (``origin``) left it out. ``quiet``: seconds without a sign of life."""
+    """One alert. ``held``: a post of its group (``origin``) left it out. ``quiet``: seconds without a sign of life.
+
+    ``unsure``: Prometheus is to be asked where its end is posted.
+    """
 
     alert: Alert
     origin: str
@@ -49,6 +56,7 @@ class Entry:
     quiet: float = 0.0
     asked: float = 0.0  # how quiet it was when it was asked for last
     doubts: int = 0
+    unsure: bool = False
 
 
 class Posted:
@@ -58,11 +66,15 @@ class Posted:
         self._outbox = outbox
         self.patience = max(PATIENCE, MISSED * repeats(monitor))
         self._again = self.patience / 4
+        self._asks = bool(monitor.prometheus)
         self._looked = now
         self._silence = 0.0  # seconds without any post
         self._entries: dict[str, Entry] = {}
         for row in outbox.rows("SELECT * FROM posted"):
-            self._entries[row["fingerprint"]] = Entry(Alert.from_json(row["alert"]), row["origin"], bool(row["held"]))
+            alert = Alert.from_json(row["alert"])
+            self._entries[row["fingerprint"]] = Entry(
+                alert, row["origin"], bool(row["held"]), unsure=self._asks and LOST not in alert.annotations
+            )
         for known in outbox.told().values():  # by a version that kept nothing else
             for fingerprint, alert in known.items():
                 self._entries.setdefault(fingerprint, Entry(replace(alert, ends_at=None), ""))
@@ -76,7 +88,7 @@ class Posted:
             if entry is None and not alert.firing:
                 continue  # the end of what nobody has heard of, or whose end was told
             if entry is None or entry.held or entry.alert != alert or entry.origin != origin:
-                changed[fingerprint] = Entry(alert, origin)
+                changed[fingerprint] = Entry(alert, origin, unsure=self._asks)
         for fingerprint, entry in self._entries.items():
             there = entry.alert.firing and not entry.held and entry.origin == origin
             if whole and there and fingerprint not in mentioned:
@@ -101,7 +113,10 @@ class Posted:
         return frozenset(key for key, entry in self._entries.items() if entry.held or (lives and entry.quiet >= late))
 
     def doubtful(self, now: float) -> list[Alert]:
-        """The alerts of which it has to be asked again whether they fire. Counts the time since the last call."""
+        """The alerts of which it has to be asked whether they fire: those without a sign of life, and those just ended.
+
+        Alertmanager posts an end as well when Prometheus tells it nothing more. Counts the time since the last call.
+        """
         step = min(max(0.0, now - self._looked), LONGEST_STEP)
         self._looked = now
         self._silence += step
@@ -112,6 +127,8 @@ class Posted:
                 if entry.quiet >= self.patience and (not entry.asked or entry.quiet >= entry.asked + self._again):
                     entry.asked = entry.quiet
                     found.append(entry.alert)
+            elif entry.unsure:
+                found.append(entry.alert)
         return found
 
     def judge(self, answers: Mapping[str, bool | None], now: float) -> None:
@@ -119,6 +136,11 @@ class Posted:
         changed: dict[str, Entry] = {}
         for fingerprint, fires in answers.items():
             entry = self._entries.get(fingerprint)
+            if entry is not None and entry.unsure and not entry.alert.firing:
+                entry.unsure = False
+                if fires is None:
+                    changed[fingerprint] = Entry(_lost(entry.alert, SILENT), entry.origin)
+                continue
             if entry is None or not entry.asked:  # Alertmanager has spoken meanwhile
                 continue
             entry.doubts = 0 if fires else entry.doubts + 1
@@ -127,10 +149,10 @@ class Posted:
             quiet = format_duration(entry.quiet)
             alert = replace(entry.alert, ends_at=now)
             if fires is None:
-                alert = replace(alert, annotations={**alert.annotations, LOST: quiet})
+                alert = _lost(alert, UNMENTIONED.format(quiet))
             logger.warning(
                 "Alertmanager has not mentioned %s of %s for %s: %s",
-                alert.name, alert.service or "no service", quiet,
+                plain(alert.name, 120), plain(alert.service, 60) or "no service", quiet,
                 "whether it is over is not known" if fires is None else "Prometheus says that it is over",
             )  # fmt: skip
             changed[fingerprint] = Entry(alert, entry.origin)
@@ -153,3 +175,7 @@ class Posted:
         self._entries.update(changed)
         for key in over:
             del self._entries[key]
+
+
+def _lost(alert: Alert, why: str) -> Alert:
+    return replace(alert, annotations={**alert.annotations, LOST: why})

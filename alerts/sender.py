@@ -24,6 +24,14 @@ from .slackbot import NoThreads, SlackSender, Threads, is_bot
 # Seconds that a process is kept after its last use; and that it is not begun ahead of a message again when the last
 # time no message came: an alert that is pending now and then costs a fifth of a process at most.
 IDLE: Final = 60.0
+# What a delivery process sees of the environment: where things are, which language, which way out. Whatever else stands
+# there (passwords of databases, keys of clouds) is no business of a plugin's.
+SEEN: Final = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
+     "LD_LIBRARY_PATH", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+     "SSL_CERT_FILE", "SSL_CERT_DIR", "DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"}
+)  # fmt: skip
+SEEN_FROM: Final = ("LC_", "PYTHON", "XDG_")
 REST: Final = 300.0
 
 
@@ -70,10 +78,11 @@ class AppriseSender:
     def __init__(
         self, hide: Collection[str] = (), idle: float = IDLE, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``hide``: environment variables that the children need not see; ``idle``: seconds before one is ended."""
+        """``hide``: environment variables that hold a secret, whatever they are called; ``idle``: seconds before a
+        child is ended."""
         self._clock = clock
         self._rests: dict[str, float] = {}  # by channel: until when none is begun ahead
-        self._environ = {name: value for name, value in os.environ.items() if name not in hide}
+        self._environ = {name: value for name, value in os.environ.items() if _seen(name) and name not in hide}
         self._idle = idle
         self._children: dict[str, Child] = {}
         self._killed: list[Child] = []
@@ -125,6 +134,10 @@ class AppriseSender:
             child.kill()
         for child in children:
             await child.ended()
+
+
+def _seen(name: str) -> bool:
+    return name.upper() in SEEN or name.startswith(SEEN_FROM)
 
 
 def as_request(url: str, letter: Letter) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from anvil_monitor.targets import Channel, Configuration
 
 from . import flapping, inhibition, silences
 from .acks import Ack
-from .messages import message
+from .messages import message, plain
 from .model import ACKNOWLEDGED, Alert, Draft, Notification, Told
 from .outbox import Outbox
 from .routing import around, failing
@@ -215,7 +215,8 @@ def enqueue(round_: Round, batches: list[Batch]) -> list[Batch]:
     round_.outbox.record(drafts, told, round_.now)
     for batch, draft in zip(batches, drafts, strict=True):
         round_.decisions.append(Decision(batch.service, draft.channel, True, draft.cause))
-        logger.info("channel %s is told about %s: %s", draft.channel, batch.service or "alerts", draft.cause)
+        service = plain(batch.service, 60) or "alerts"
+        logger.info("channel %s is told about %s: %s", draft.channel, service, draft.cause)
     return batches
 
 

@@ -37,7 +37,7 @@ class Warming:
 
     async def _warm(self, channel: Channel) -> None:
         # What goes wrong here goes wrong again when the message is sent, and is told then.
-        with contextlib.suppress(LookupError, OSError, TimeoutError):
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(LONGEST):
                 await self._senders.warm(channel, channel.url.reveal(self._environ))
 

@@ -25,8 +25,8 @@ TEXT_LENGTH: Final = 600
 LINES_SHOWN: Final = 5
 
 UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-# Slack's <!channel> and <@U123>, Discord's <@&42>, and the words that wake up everybody.
-MENTION: Final = re.compile(r"<(?=[!@#])|@(?=(?:everyone|here|channel|all|room|team)(?![^\W_]))", re.IGNORECASE)
+# Slack's <!channel> and <@U123>, Discord's <@&42>, Lark's <at id=all>, and the words that wake up everybody.
+MENTION: Final = re.compile(r"<(?=[!@#]|/?at\b)|@(?=(?:everyone|here|channel|all|room|team)(?![^\W_]))", re.IGNORECASE)
 ZERO_WIDTH_SPACE: Final = "\u200b"
 
 # The alerts whose value is the measure of their target. Others carry another value: told by their summary.

@@ -21,7 +21,7 @@ from anvil_monitor.alerts.notifier import OUTBOX_FILE
 from anvil_monitor.alerts.outbox import Outbox, OutboxError
 from anvil_monitor.targets import Configuration
 
-from .asking import Command, Load, aligned, wrong
+from .asking import Command, Load, aligned, printable, wrong
 
 Run = Callable[[argparse.Namespace, Outbox], int]
 
@@ -152,7 +152,7 @@ def _ack(options: argparse.Namespace, outbox: Outbox) -> int:
     for alert in found:
         missing = options.undo and not acks.remove(outbox, alert.fingerprint)
         what = "was not acknowledged" if missing else "is no longer acknowledged" if options.undo else "is acknowledged"
-        print(f"{alert.fingerprint[:8]} {_about(alert)} {what}")
+        print(printable(f"{alert.fingerprint[:8]} {_about(alert)} {what}"))
     return 0
 
 

@@ -251,7 +251,7 @@ asyncio.run(Delivery(configuration, Outbox(pathlib.Path(sys.argv[1])), dict(os.e
 
 def storm(path: Path, sink: Any) -> subprocess.Popen[bytes]:
     """A process that sends what the outbox at ``path`` holds; it and its children bear the path as a mark."""
-    environ = {**os.environ, "SINK": sink.url, "ANVIL_TEST_STORM": str(path)}
+    environ = {**os.environ, "SINK": sink.url, "XDG_ANVIL_TEST_STORM": str(path)}
     return subprocess.Popen([sys.executable, "-c", STORM, str(path)], env=environ)
 
 
