@@ -21,7 +21,7 @@ from .wording import plain as plain
 
 # An outage of everything must stay readable, and below the length at which chat services cut a message.
 ALERTS_SHOWN: Final = 10
-NOBODY_KNOWS: Final = "Whether it is over is not known: it may have ended while it was silenced there."
+NOBODY_KNOWS: Final = "Whether it is over is not known."
 
 
 class State(enum.StrEnum):
@@ -180,8 +180,8 @@ def _recovered(alert: Alert, told: Notification) -> Part:
     lasted = format_duration(max(0.0, end - alert.starts_at))
     period = f"{lasted}, {since} to {wording.clock(end, told.at)}"
     links = wording.links(alert, runbook=False)
-    if quiet := plain(alert.annotations.get(LOST, ""), 40):
-        head = f"{wording.over(alert)}: Alertmanager has not mentioned it for {quiet}, it fired since {since}"
+    if why := plain(alert.annotations.get(LOST, ""), 200):
+        head = f"{wording.over(alert)}: {why}; it fired since {since}"
         sentences = (NOBODY_KNOWS, f"It was: {wording.headline(alert)}")
         return Part(State.OVER, alert, head, sentences, links=links, since=since, lasted=lasted)
     if not wording.measured(alert):

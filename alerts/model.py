@@ -17,7 +17,7 @@ CARRIED: Final = 20
 # Why a message is written that only tells who looks after an alert.
 ACKNOWLEDGED: Final = "acknowledged"
 SEEN: Final = "seen"  # the reason of an acknowledgement that gives none
-# The annotation of an alert of which nobody can say whether it is over: for how long nothing was heard of it.
+# The annotation of an alert of which nobody can say whether it is over: why.
 LOST: Final = "lost"
 
 

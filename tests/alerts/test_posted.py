@@ -226,12 +226,36 @@ def test_what_nobody_can_say_is_told_as_that(notifier: Any, alerts: Any) -> None
     assert it.told()[1:] == ["team: app: API response time is no longer reported"]
     (message,) = it.outbox.ledger(1)
     assert message.kind == "warning"
-    assert "Alertmanager has not mentioned it for 5 min" in message.body
+    assert "Alertmanager has not mentioned it for 5 min, it may have ended while it was silenced there" in message.body
     assert "Whether it is over is not known" in message.body
     it.wait(3600)
     assert len(it.told()) == 2
     it.post(missed)
     assert it.told()[2:] == [f"team: {MISSED}"]
+
+
+@pytest.mark.parametrize(
+    ("firing", "told", "kind"),
+    [([], "API response time recovered", "success"), (None, "API response time is no longer reported", "warning")],
+)
+def test_an_end_for_want_of_a_prometheus(
+    notifier: Any, alerts: Any, clock: Any, firing: list[Alert] | None, told: str, kind: str
+) -> None:
+    """Alertmanager posts ends, too, when Prometheus is dead and tells it nothing more: whether it is an end is asked,
+    and without an answer it is not told as one; over a restart, too."""
+    for restarts in (False, True):
+        it, missed = notifier(prometheus="http://127.0.0.1:9"), alerts.missed(service=f"app-{restarts}")
+        it.firing = firing
+        it.post(missed, group="group")
+        clock.now += 60
+        it.rounds.take([alerts.over(missed, clock.now)], "group", True)
+        if restarts:
+            it.start()
+        it.rounds.round()
+        (message,) = it.outbox.ledger(1)
+        assert (message.title, message.kind) == (f"app-{restarts}: {told}", kind)
+        assert ("but Prometheus does not answer; it fired since" in message.body) == (firing is None)
+        assert it.outbox.told() == {}
 
 
 def test_signs_of_life_while_the_machine_slept(notifier: Any, alerts: Any) -> None:
