@@ -23,6 +23,7 @@ from anvil_monitor.alerts.posted import Posted
 from anvil_monitor.targets import Channel, Configuration, Secret, load
 from bench import machine, report
 from bench.alerts.sink import Sink
+from bench.alerts.starting import starting
 from bench.report import Table
 
 HANGING: Final = 30
@@ -268,5 +269,5 @@ def written(run: Run) -> Table:
 
 
 TABLES: Final[dict[str, Callable[[Run], Table]]] = {
-    "accepted": accepted, "independent": independent, "storm": storm, "written": written,
+    "accepted": accepted, "independent": independent, "starting": starting, "storm": storm, "written": written,
 }  # fmt: skip
