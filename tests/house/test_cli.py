@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -109,13 +110,24 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
         ("check --offline >/dev/full", 1, "error: No space left on device"),
         ("runbook TargetMissed >&-", 0, ""),
         ("runbook TargetMissed >&- 2>&-", 0, ""),
+        ("query $(printf '\\377')", 2, "error: what was given is no UTF-8 text"),
     ],
 )
-def test_an_output_that_takes_nothing_is_no_traceback(command: str, status: int, said: str, tmp_path: Path) -> None:
-    """A disk that is full under a redirected output is an error in a line; a closed output is nobody's mistake."""
+def test_what_the_shell_may_do_is_no_traceback(command: str, status: int, said: str, tmp_path: Path) -> None:
+    """A full disk under a redirected output or bytes that are no text: an error in a line; a closed output: nothing."""
     line = f"{sys.executable} -m anvil_monitor.monitoring.cli {command}"
     ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
     assert (ended.returncode, said in ended.stderr, "Traceback" in ended.stderr) == (status, True, False), ended.stderr
+
+
+def test_a_terminal_without_a_character_shows_another(tmp_path: Path) -> None:
+    """What an ASCII terminal cannot show is a question mark there, and no traceback."""
+    (tmp_path / "monitor.toml").write_text('[service]\nname = "café"\n', encoding="utf-8")
+    command = [sys.executable, "-m", "anvil_monitor.monitoring.cli", "check", "--offline"]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environ, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert b'monitor.toml:2: name = "caf?" in [service]: is no name' in ended.stderr
 
 
 @pytest.mark.parametrize("command", ["up", "exporter", "notifier"])
