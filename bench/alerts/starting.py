@@ -31,7 +31,9 @@ delivery_process.main()
 
 def starting(run: Run) -> Table:
     """From asked to delivered, and how large the process is then."""
-    table = Table("The first message to a channel through Apprise", ("ms, median [quartiles]", "of the first row", "MB"))
+    table = Table(
+        "The first message to a channel through Apprise", ("ms, median [quartiles]", "of the first row", "MB")
+    )
     rounds = 2 if run.quick else 15
     whole: list[float] = []
     one: list[float] = []
