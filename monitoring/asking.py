@@ -115,7 +115,7 @@ def _query(options: argparse.Namespace, load: Load) -> int:
             answer = remote.ask("query_range" if span else "query", **parameters)
     except RemoteError as error:
         if not error.wrong:
-            print(error, file=sys.stderr)
+            print(printable(str(error)), file=sys.stderr)
             return 1
         raise wrong(explain(options.expr, str(error))) from None
     if options.json:
@@ -123,7 +123,7 @@ def _query(options: argparse.Namespace, load: Load) -> int:
     else:
         for kind in ("warnings", "infos"):
             for text in answer.get(kind, ()):
-                print(f"{kind[:-1]}: {text}", file=sys.stderr)
+                print(printable(f"{kind[:-1]}: {text}"), file=sys.stderr)
         result = answer["data"]["result"]
         if span:
             lines = over_time(result, at - span, at, width, plain=_plain(sys.stdout), colour=_colour(sys.stdout))
@@ -308,7 +308,7 @@ def _export(options: argparse.Namespace, load: Load) -> int:
                 return 0
             written = export.export(remote, path, since, now)
     except RemoteError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 2 if error.wrong else 1
     except OSError as error:
         if isinstance(error, BrokenPipeError):

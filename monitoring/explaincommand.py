@@ -96,7 +96,7 @@ def _explain(options: argparse.Namespace, load: Load) -> int:
             own = load(options) if not options.url else None
             accounts = account_of(rules, chosen, _monitor(remote, groups, own))
     except RemoteError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 2 if error.wrong else 1
     if options.json:
         print(json.dumps([asdict(each) for each in accounts], ensure_ascii=False))

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from anvil_monitor.targets import format_duration
 
+from .asking import printable
+
 COLOURS: Final = {"ok": "green", "missed": "bold red", "idle": "cyan", "waiting": "dim", "no_data": "yellow"}
 WORDS: Final = {"ok": "kept", "missed": "MISSED", "idle": "idle", "waiting": "waiting", "no_data": "NO DATA"}
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
@@ -52,7 +54,8 @@ class Events:
         problems = set(overview["problems"])
         found += [(f"problem: {text}", "yellow") for text in sorted(problems - self._problems)]
         self._problems = problems
-        return found
+        # Labels, and what a server answers, may be anybody's words: none of them moves the cursor or begins a line.
+        return [(printable(text), colour) for text, colour in found]
 
     def _of_collectors(self, overview: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = []

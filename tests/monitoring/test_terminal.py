@@ -117,6 +117,16 @@ def test_the_reason_of_a_failure_is_said() -> None:
     ]
 
 
+def test_no_label_moves_the_cursor() -> None:
+    """What a rule makes of a label, and what is said of a server's answer, is one line and no command to a terminal."""
+    evil = "a\x1b[2J\x1b]0;title\x07\nproblem: none\u202e"
+    alert = {**ALERT, "summary": evil}
+    collector = {**COLLECTOR, "up": False, "error": evil}
+    (said,) = lines(overview(alerts=[alert], collectors=[collector], problems=[evil]))
+    assert len(said) == 4
+    assert all(line.isprintable() for line in said)
+
+
 def test_the_table_shows_each_target() -> None:
     """Value, promise and state of each; the service only where there are several."""
     console = Console(file=io.StringIO(), width=140)
