@@ -108,8 +108,9 @@ class Found:
 def sources_of(target: Target) -> tuple[Source, ...]:
     """A series for every selector. Raises :class:`NoSceneError`."""
     found: dict[str, Source] = {}
-    for each in selectors(value_of(target)):
-        source = _source(each, target.limit)
+    every = selectors(value_of(target))
+    for each in every:
+        source = _source(each, [other for other in every if other.metric == each.metric], target.limit)
         known = found.get(source.name)
         if known is None or not known.moves:
             found[source.name] = source
@@ -120,8 +121,13 @@ def sources_of(target: Target) -> tuple[Source, ...]:
     return tuple(found.values())
 
 
-def _source(each: Selector, limit: float) -> Source:
+def _source(each: Selector, others: Sequence[Selector], limit: float) -> Source:
+    """The series of ``each``; ``others`` of the same metric do not take it, as far as that can be."""
     labels = taken((each,))
+    but: tuple[Selector, ...] = ()
+    for other in others:
+        if (labels_apart := taken((each,), (*but, other))) is not None:
+            labels, but = labels_apart, (*but, other)
     if not each.metric:
         raise NoSceneError("one of its selectors names no metric")
     if labels is None:

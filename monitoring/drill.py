@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import httpx
 
-from anvil_monitor.alerts.rules import RATIO, believed
+from anvil_monitor.alerts.rules import RATIO
 from anvil_monitor.targets import Channel, Configuration, Secret, Target, format_duration
 
 from . import embedded
 from .drillservice import Instrument, served
-from .drillstage import BEAT, HOLD, PREFIX, WINDOW, Report, Step, marked, staged
+from .drillstage import BEAT, HOLD, PREFIX, WINDOW, Report, Step, marked, short, staged
 
 # Seconds for a first value, and for all channels to answer; Apprise's own timeout is 20 s.
 PATIENCE: Final = 30.0
@@ -50,9 +50,9 @@ async def drill(
 ) -> Report:
     """Run the drill; ``data`` is an empty folder, no ``channels``: nobody is told.
 
-    Raises :class:`DrillError`, :class:`~.drillservice.CannotDrillError` and what :func:`.embedded.run` raises.
+    Raises :class:`DrillError`, :class:`~.drillnumbers.CannotDrillError` and what :func:`.embedded.run` raises.
     """
-    instrument = Instrument(tuple(dict.fromkeys((believed(target, configuration.targets_of(target.service)), target))))
+    instrument = Instrument(short(target, configuration), BEAT)
     received: list[bytes] = []
     with served(instrument, received) as url:
         told = channels or [Channel(DRY, Secret("the drill", url.replace("http", "json", 1)))]

@@ -46,7 +46,7 @@ def add(command: Command, config: Any, load: Load) -> None:
 
 def _drill(options: argparse.Namespace, load: Load) -> int:
     from .drill import DrillError, drill
-    from .drillservice import CannotDrillError
+    from .drillnumbers import CannotDrillError
 
     configuration = load(options)
     target = chosen(configuration, options.target)

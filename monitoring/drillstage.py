@@ -53,16 +53,21 @@ class Report:
         return self.slowest is not None and self.slowest <= self.budget
 
 
+def short(target: Target, configuration: Configuration) -> tuple[Target, ...]:
+    """``target`` as the drill has it, after the one that it rests on."""
+    others = configuration.targets_of(target.service)
+    return tuple(
+        replace(each, service=PREFIX + each.service, window=WINDOW, hold=HOLD, keep=0.0)
+        for each in dict.fromkeys((believed(target, others), target))
+    )
+
+
 def staged(
     configuration: Configuration, target: Target, channels: Sequence[Channel], url: str, data: Path
 ) -> Configuration:
     """The configuration of the drill. ``url`` is where its service answers."""
     name = PREFIX + target.service
-    others = configuration.targets_of(target.service)
-    targets = tuple(
-        replace(each, service=name, window=WINDOW, hold=HOLD, keep=0.0)
-        for each in dict.fromkeys((believed(target, others), target))
-    )
+    targets = short(target, configuration)
     service = Service(name, url, f"{url}/metrics", ProcessFinder.PID_FILE, str(data / "no.pid"), probes=(url,))
     monitor = replace(
         configuration.monitor,

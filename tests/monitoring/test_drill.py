@@ -18,8 +18,9 @@ from anvil_monitor.monitoring.cli import main
 from anvil_monitor.monitoring.drill import drill
 from anvil_monitor.monitoring.drillcommand import as_json, lines
 from anvil_monitor.monitoring.drillservice import Instrument
-from anvil_monitor.monitoring.drillstage import MARK, Report, Step, marked, staged
+from anvil_monitor.monitoring.drillstage import BEAT, MARK, Report, Step, marked, staged
 from anvil_monitor.targets import Configuration, ConfigurationError, Target, load
+from anvil_monitor.targets.load import parse
 
 TARGETS = ("api_response_time", "db_query_time", "memory", "concurrent_users")
 
@@ -61,17 +62,49 @@ def test_every_channel_is_told_and_timed(
     assert not data.exists(), "the folder of the real monitor is not touched"
 
 
-def test_each_kind_of_target_can_be_missed(configuration: Configuration, tmp_path: Path) -> None:
-    """A percentile, a mean, a level and a capacity: missed, recovered, and nobody told, for nobody was named."""
+OWN = """
+[targets.checkout]
+kind = "percentile"
+metric = 'http_server_request_duration_seconds{http_route=~"/checkout/.+"}'
+at_most = "500ms"
+[targets.free]
+kind = "gauge"
+metric = 'cache_free_bytes{tier!="cold"}'
+at_least = "1GB"
+[targets.good_orders]
+kind = "ratio"
+good = 'orders_total{result="ok"}'
+total = "orders_total"
+at_least = "99.5%"
+floor = 1000
+[targets.signups]
+kind = "rate"
+metric = 'signups_total{plan="pro"}'
+at_least = 0.1
+[targets.errors]
+kind = "expression"
+expr = 'sum(rate(hits{service="$service",code=~"5.."}[$window])) / sum(rate(hits{service="$service"}[$window]))'
+unit = "percent"
+at_most = "2%"
+"""
+
+
+@pytest.mark.parametrize("names", [TARGETS, ("checkout", "free", "good_orders", "signups", "errors")])
+def test_each_kind_of_target_can_be_missed(
+    configuration: Configuration, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """Each shipped kind and each of the user's own: missed, recovered, and nobody told, for nobody was named."""
+    more = tuple(replace(each, service="shop") for each in parse(OWN).targets if f".{each.name}]" in OWN)
+    configuration = replace(configuration, targets=(*configuration.targets, *more))
 
     async def all_of_them() -> list[Any]:
-        folders = [tmp_path / name for name in TARGETS]
+        folders = [tmp_path / name for name in names]
         for folder in folders:
             folder.mkdir()
         return await asyncio.gather(
             *(
                 drill(configuration, of(configuration, name), [], {}, folder, lambda text: None)
-                for name, folder in zip(TARGETS, folders, strict=True)
+                for name, folder in zip(names, folders, strict=True)
             )
         )
 
@@ -81,6 +114,29 @@ def test_each_kind_of_target_can_be_missed(configuration: Configuration, tmp_pat
             assert [step.seconds for step in steps] == sorted(step.seconds for step in steps), report.target.name
         assert report.missed[-1].name == "delivered to dry-run"
         assert report.slowest is not None
+
+
+UNDRILLABLE = {
+    "a long look back": ('sum(rate(hits_total{service="$service"}[5m]))', "looks back over 5 min by itself"),
+    "another service": ('sum(jobs{service="other"})', 'asks for service="other" by name; write $service'),
+    "what the monitor writes": ('sum(up{service="$service"})', "read from up, which the monitor writes itself"),
+    "another job": ('sum(jobs{job="cron"})', 'asks for job="cron", which the service of a drill has not'),
+    "no scene": ("vector(3)", "it asks for no series"),
+}
+
+
+@pytest.mark.parametrize(("expr", "says"), UNDRILLABLE.values(), ids=UNDRILLABLE.keys())
+def test_what_cannot_be_missed_is_refused(
+    configuration_file: Path, capsys: pytest.CaptureFixture[str], expr: str, says: str
+) -> None:
+    """Exit status 2, with the reason and what to do instead; nothing was started."""
+    text = f"[targets.x]\nkind = 'expression'\nexpr = '{expr}'\nat_most = 50\n"
+    configuration_file.write_text(text + configuration_file.read_text(encoding="utf-8"), encoding="utf-8")
+    assert main(["drill", "x", "--dry-run", "--config", str(configuration_file)]) == 2
+    said = capsys.readouterr().err
+    assert "x cannot be missed on purpose: it" in said
+    assert says in said
+    assert "drill another target" in said
 
 
 def test_only_the_missed_target_is_in_the_rules_and_all_are_marked(
@@ -117,7 +173,7 @@ def test_a_slow_channel_is_a_broken_budget(configuration: Configuration) -> None
 def test_numbers_keep_the_target_until_they_do_not(configuration: Configuration) -> None:
     """The instrument has an edge at the limit and enough requests for the floor in every scrape."""
     target = of(configuration, "api_response_time")
-    instrument = Instrument((target,))
+    instrument = Instrument((target,), BEAT)
     good = instrument.text()
     assert f'_bucket{{le="0.2"}} {max(100, 2 * target.floor)}\n' in good
     instrument.missed = True
