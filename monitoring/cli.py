@@ -209,7 +209,11 @@ def _load(options: argparse.Namespace) -> Configuration:
     if getattr(options, "otlp", None):
         monitor = replace(monitor, otlp=None if options.otlp == OFF else _opened(options, "otlp", monitor))
     if getattr(options, "data", None):
-        monitor = replace(monitor, data=options.data)
+        try:
+            monitor = replace(monitor, data=options.data.expanduser())
+        except RuntimeError:
+            what = f"--data {options.data}: there is no home folder for ~"
+            raise ConfigurationError([Problem(what, todo="write the whole path")]) from None
     return replace(configuration, monitor=monitor)
 
 

@@ -110,6 +110,7 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
         ("check --offline >/dev/full", 1, "error: No space left on device"),
         ("runbook TargetMissed >&-", 0, ""),
         ("runbook TargetMissed >&- 2>&-", 0, ""),
+        ("ack --data '~nobody-of-that-name/x'", 2, "there is no home folder for ~ — write the whole path"),
         ("query $(printf '\\377')", 2, "error: what was given is no UTF-8 text"),
     ],
 )
