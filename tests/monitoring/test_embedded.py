@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from anvil_monitor.monitoring import embedded
@@ -45,6 +46,35 @@ def test_a_breach_becomes_a_message_and_so_does_its_end(
     sent = running.http.get("/api/v1/notifications").json()["data"]["notifications"]
     assert {each["state"] for each in sent} == {"sent"}
     assert running.close() < 5
+
+
+def test_what_sends_is_ready_while_an_alert_is_pending(
+    configuration: Configuration, server: Any, start: Callable[..., Any], until: Callable[..., Any]
+) -> None:
+    """With nothing to tell there is no delivery process; while the `for` of a rule runs there is one, and nobody is
+    told anything yet."""
+    server.latency = 0.04
+    targets = tuple(replace(target, hold=25.0) for target in configuration.targets)
+    channels = tuple(replace(channel, labels=(("alertname", ("TargetMissed",)),)) for channel in configuration.channels)
+    running = start(replace(configuration, targets=targets, channels=channels))
+    until(lambda: running.target("api_response_time")["state"] == "ok")
+
+    def processes() -> list[int]:
+        found = []
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if "anvil_monitor.alerts.delivery_process" in child.cmdline():
+                    found.append(child.pid)
+        return found
+
+    assert processes() == []
+    server.latency = 0.4
+    until(processes)
+    assert server.posted == []
+    assert "TargetMissed" not in running.firing()
+    (pid,) = processes()
+    assert running.close() < 5
+    until(lambda: not psutil.pid_exists(pid))
 
 
 def test_a_hanging_server_is_service_down(server: Any, start: Callable[..., Any], until: Callable[..., Any]) -> None:
