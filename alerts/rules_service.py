@@ -49,6 +49,10 @@ STUCK_LIMITS: Final = 10  # … and never less than this many times the slowest 
 # is started again goes on.
 CRASH_MINUTES: Final = 10
 CRASH_LEAST: Final = 4
+# While so large a share of what was replaced lately had ended in an orderly way, it is recycled: half, less what a
+# scrape may miss of a few. A deploy before a loop of crashes is out of sight a minute after the loop could be told.
+ORDERLY_MINUTES: Final = 5
+ORDERLY_SHARE: Final = 0.4
 
 # Seconds without any version after which the one that comes is new: a restart or a short outage is no deploy.
 FORGOTTEN: Final = 3600.0
@@ -184,7 +188,14 @@ def _crashing(configuration: Configuration, service: Service, links: Links) -> A
     step = duration(minute)
     replaced = f"increase({names.PROCESS_RESTARTS.name}{{service={quoted(service.name)}}}[{step}])"
     span = duration(CRASH_MINUTES * minute)
-    expr = f"sum_over_time((sum by (service) ({replaced}) > bool 0)[{span}:{step}]) >= {CRASH_LEAST}"
+    # Those that are recycled by design count themselves as they end. The two counters come by different scrapes.
+    lately = f"{{service={quoted(service.name)}}}[{duration(ORDERLY_MINUTES * minute)}]"
+    orderly = f"sum by (service) (increase({names.WORKERS_ENDED.name}{lately}))"
+    replaced_lately = f"sum by (service) (increase({names.PROCESS_RESTARTS.name}{lately}))"
+    expr = (
+        f"sum_over_time((sum by (service) ({replaced}) > bool 0)[{span}:{step}]) >= {CRASH_LEAST}\n"
+        f"unless on (service)\n({orderly} > {number(ORDERLY_SHARE)} * {replaced_lately})"
+    )
     annotations = {
         "summary": f"Processes of {service.name} crash and are started again",
         "description": f"In {{{{ $value }}}} of the last {CRASH_MINUTES} spans of {format_duration(minute)} a process "

@@ -324,4 +324,5 @@ def _make(
         raise LookupError(f"no service {name!r} in the configuration; there are: {', '.join(services)}")
     service = services[name] if name is not None else configuration.services[0]
     recorder = recorder_for(pages_folder(service.name, directory, os.environ))
+    recorder.counts_its_end = True
     return Instrument(service, recorder, histogram_edges(configuration, service.name))

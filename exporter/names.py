@@ -325,7 +325,7 @@ WORKERS: Final = Metric("anvil_monitor_workers", "gauge", "Live worker processes
 WORKERS_ENDED: Final = Metric(
     "anvil_monitor_workers_ended_total",
     "counter",
-    "Worker processes that ended in an orderly way: recycled, reloaded, or told to stop. What crashes is not among them.",
+    "Worker processes that ended in an orderly way, as recycled ones do and crashed ones do not.",
 )
 PAGES_REFUSED: Final = Metric(
     "anvil_monitor_pages_refused", "gauge", "Files in the pages folder that are no valid page."

@@ -5,11 +5,13 @@ memoryview is one step for other threads, because the interpreter changes thread
 (``tests/exporter/test_pages.py`` holds this against the running Python). An interpreter without the global lock gets
 a lock round each record.
 
-A page is made with the first series, not at import. A forked child gets its own page and leaves its parent's alone.
+A page is made with the first series, not at import. A forked child gets its own page and leaves its parent's alone. A
+worker that ends in an orderly way counts that in its page.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -146,6 +148,9 @@ class Recorder:
         self.folder = folder
         self.max_series = max_series
         self.page: Page | None = None
+        self.counts_its_end = False  # a server's worker does; set before there is a page
+        self.torn = False  # it was broken off in the middle of a request: its end is no orderly one
+        self._ended: Cell | None = None
         self._lock = threading.Lock()
         self._given: dict[tuple[object, ...], Series] = {}  # by what callers give: no key is made for a known series
         self._series: dict[Key, Series] = {}
@@ -213,6 +218,11 @@ class Recorder:
     def remembers(self, series: Cell | Histogram) -> bool:
         """Whether ``series`` is a label set's own, and no overflow series, which a caller must not keep for one."""
         return not any(series is each for each in self._overflow.values())
+
+    def end(self) -> None:
+        """This process ends in an orderly way, as one that is recycled does. One that is killed never comes here."""
+        if self._ended is not None and not self.torn and not self.closed:
+            self._ended.add(1.0)
 
     def close(self) -> None:
         """Give the page up, as at the end of the process; what it counted is folded by the next reader."""
@@ -289,6 +299,8 @@ class Recorder:
             try:
                 folders.prepare(self.folder)
                 self.page = Page.in_folder(self.folder)
+                if self.counts_its_end:  # from the beginning: an increase is seen only by who has seen the zero
+                    self._ended = CELL(self.page.add(Key("counter", names.WORKERS_ENDED.name)))
                 self._tidy()
             except OSError as error:
                 logger.warning(
@@ -335,7 +347,7 @@ class Recorder:
     def renew(self) -> None:
         """In a forked child: a page of its own with the same series, all at zero."""
         self._lock = threading.Lock()  # another thread of the parent may have held it
-        parents, self.page = self.page, None
+        parents, self.page, self._ended = self.page, None, None
         if parents is None:
             return
         parents.leave()  # else the parent would seem alive as long as this child is
@@ -385,4 +397,10 @@ def _after_fork() -> None:
         recorder.renew()
 
 
+def _at_exit() -> None:
+    for recorder in list(_living):
+        recorder.end()
+
+
 os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

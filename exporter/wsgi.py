@@ -48,6 +48,8 @@ class WsgiMiddleware:
         try:
             return exchange.body(self.app(environ, exchange.starting(start_response)))
         except BaseException as error:
+            if isinstance(error, SystemExit):  # gunicorn ends a worker that has been silent for too long
+                self.measures.recorder.torn = True
             exchange.failed(error)
             raise
 

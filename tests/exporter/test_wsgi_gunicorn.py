@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -221,3 +223,24 @@ def test_django(django: Gunicorn) -> None:
     sizes = {labels["http_route"]: value for labels, value in sent}
     assert sizes["/shop/items/<int:number>/"] == 3 * len(b'{"number": 0}')
     assert sizes["/file"] > 500
+
+
+@pytest.mark.parametrize("path", ["/slow", "/items/1"])
+def test_a_worker_that_is_broken_off_did_not_end_in_an_orderly_way(tmp_path: Path, path: str) -> None:
+    """gunicorn ends a worker that has been silent for too long: that is a crash. One without a request is reloaded."""
+    program = FLASK.replace("time.sleep(1.5)", "time.sleep(60)")
+    gunicorn = Gunicorn(tmp_path, program, "--timeout", "2" if path == "/slow" else "30")
+    try:
+        if path == "/slow":
+            with contextlib.suppress(httpx.TransportError):
+                gunicorn.client.get(path)
+            log = Path(gunicorn.log.name)
+            until(lambda: "WORKER TIMEOUT" in log.read_text())
+            until(gunicorn._up)
+        else:
+            assert gunicorn.client.get(path).status_code == 200
+            gunicorn.process.send_signal(signal.SIGHUP)
+            until(lambda: gunicorn._up() and gunicorn.samples("anvil_monitor_workers_ended_total") == [({}, 1.0)])
+        assert gunicorn.samples("anvil_monitor_workers_ended_total") == [({}, float(path != "/slow"))]
+    finally:
+        gunicorn.close()
