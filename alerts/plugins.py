@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PACKAGE: Final = "apprise.plugins"
 SCHEME: Final = re.compile(r"([a-z0-9]{1,20})://", re.IGNORECASE)
@@ -19,7 +19,7 @@ def load(url: str) -> None:
     """Load the plugin for ``url``, unless it is there; all of them, unless it is known which one that is."""
     from apprise.manager_plugins import NotificationManager
 
-    manager = NotificationManager()
+    manager: Any = NotificationManager()  # type: ignore[no-untyped-call]
     match = SCHEME.match(url)
     scheme = match[1].lower() if match else ""
     # Asked whether it has a plugin, a manager without any loads all.

@@ -112,7 +112,7 @@ def _save(outbox: Outbox, rows: Sequence[dict[str, Any]], told: Sequence[dict[st
     for row in rows:
         with contextlib.suppress(OutboxError, KeyError, TypeError, ValueError):
             if row["state"] == "queued":
-                given = {name: str(row[name]) for name in COLUMNS if name in row and name != "created"}
+                given: dict[str, Any] = {name: str(row[name]) for name in COLUMNS if name in row and name != "created"}
                 outbox.record([Draft(**given)], [], float(row["created"]))
                 saved += 1
     for row in told:

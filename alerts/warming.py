@@ -32,14 +32,14 @@ class Warming:
         expected = tuple(alerts)
         for channel in self._channels:
             if channel.name not in self._tasks and any(wants(channel, alert) for alert in expected):
-                task = self._tasks[channel.name] = asyncio.create_task(self._warm(channel))
-                task.add_done_callback(lambda _, name=channel.name: self._tasks.pop(name, None))
+                self._tasks[channel.name] = asyncio.create_task(self._warm(channel))
 
     async def _warm(self, channel: Channel) -> None:
         # What goes wrong here goes wrong again when the message is sent, and is told then.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(LONGEST):
                 await self._senders.warm(channel, channel.url.reveal(self._environ))
+        self._tasks.pop(channel.name, None)
 
     async def close(self) -> None:
         """Get nothing ready any more."""
