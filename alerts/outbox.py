@@ -19,6 +19,8 @@ from . import schema
 from .model import Alert, Draft, Told
 from .model import Message as Message
 
+# Of one channel: where more wait, nothing has reached it for hours, and what is newer is worth more. Never of all
+# channels together: one that fails must not keep the others from being told.
 MAX_QUEUED: Final = 10_000
 KEEP_SECONDS: Final = 30 * 86400.0
 KEEP_FINISHED: Final = 10_000
@@ -112,9 +114,8 @@ class Outbox:
             return []
         ids: list[int] = []
         with self._remembered(told), self._transaction():
-            queued = self._db.execute("SELECT count(*) FROM messages WHERE state = 'queued'").fetchone()[0]
-            if drafts and queued + len(drafts) > MAX_QUEUED:
-                raise OutboxError(f"the outbox {self.path} is full: {queued} messages wait for their channels")
+            for channel in {draft.channel for draft in drafts}:
+                self._make_room(channel, sum(draft.channel == channel for draft in drafts), at)
             for draft in drafts:
                 cursor = self._db.execute(
                     "INSERT INTO messages (channel, topic, kind, title, body, cause, payload, created, due)"
@@ -152,6 +153,17 @@ class Outbox:
         for listener in self._listeners:
             listener()
         return ids
+
+    def _make_room(self, channel: str, more: int, at: float) -> None:
+        """The oldest messages that wait for ``channel`` give way to ``more`` where they would be too many."""
+        waiting = "FROM messages WHERE state = 'queued' AND channel = ?"
+        over = self._db.execute(f"SELECT count(*) {waiting}", (channel,)).fetchone()[0] + more - MAX_QUEUED
+        if over > 0:
+            self._db.execute(
+                f"UPDATE messages SET state = 'dead', finished = ?, reason = ?"  # noqa: S608 (our own words)
+                f" WHERE id IN (SELECT id {waiting} ORDER BY id LIMIT ?)",
+                (at, f"gave way to newer ones: more than {MAX_QUEUED} wait for the channel", channel, over),
+            )
 
     def sent(self, message_id: int, at: float) -> None:
         self._update("state = 'sent', reason = '', finished = ?, attempts = attempts + 1", at, message_id)

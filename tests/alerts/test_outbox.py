@@ -87,12 +87,27 @@ def test_the_ledger_is_bounded(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_queue_is_bounded(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue that nobody empties is refused more, in words, and keeps what it has."""
+    """Of a queue that nobody empties the oldest messages give way, as dead letters that say so."""
     monkeypatch.setattr(outbox_module, "MAX_QUEUED", 2)
-    outbox.record([draft(), draft()], [], 100.0)
-    with pytest.raises(OutboxError, match="is full: 2 messages wait"):
-        outbox.record([draft()], [], 100.0)
-    assert len(outbox.ledger()) == 2
+    outbox.record([draft(title="1"), draft(title="2")], [], 100.0)
+    outbox.record([draft(title="3")], [], 101.0)
+    assert [(message.title, message.state) for message in outbox.ledger()] == [
+        ("3", "queued"),
+        ("2", "queued"),
+        ("1", "dead"),
+    ]
+    assert outbox.ledger()[-1].reason == "gave way to newer ones: more than 2 wait for the channel"
+
+
+def test_a_channel_that_fails_leaves_room_for_the_others(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much waits for one channel, a message to it and to another is taken, and the other's queue untouched."""
+    monkeypatch.setattr(outbox_module, "MAX_QUEUED", 2)
+    outbox.record([draft("well")], [], 99.0)
+    for number in range(9):
+        outbox.record([draft("broken", title=str(number))], [], 100.0 + number)
+    outbox.record([draft("broken"), draft("well")], [], 110.0)
+    waiting = [message.channel for message in outbox.ledger() if message.state == "queued"]
+    assert sorted(waiting) == ["broken", "broken", "well", "well"]
 
 
 def test_it_is_private(tmp_path: Path) -> None:
