@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     if options.data is None:
         header.append("Labelled series: none given.")
     print("\n".join(header), flush=True)
-    wanted = {name: of for name, of in tables.TABLES.items() if name != "labelled" or options.data is not None}
+    wanted = {name: of for name, of in tables.TABLES.items() if name not in ("labelled", "unusual") or options.data}
     progress = machine.Progress()
     with tempfile.TemporaryDirectory(prefix="anvil-monitor-bench-") as folder:
         run = tables.Run(options.quick, options.worlds, options.data, Path(folder), progress)
