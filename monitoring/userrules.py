@@ -9,14 +9,14 @@ from typing import Final
 
 from anvil_monitor.alerts.rulefile import Alerting, Group
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
-from anvil_monitor.targets.settings import SEVERITIES
+from anvil_monitor.targets.settings import INFO, SEVERITIES
 
 from .rulecommands import duplicates, read
 
 # What our own rules record: the page and the messages read these.
 RESERVED: Final = "target:"
 # Said on purpose by who wants nobody told (Prometheus's own Watchdog has it).
-UNTOLD: Final = ("none",)
+UNTOLD: Final = ("none", INFO)
 
 
 def load(configuration: Configuration) -> tuple[Group, ...]:

@@ -194,7 +194,7 @@ def _channels(tables: Table, services: tuple[str, ...]) -> tuple[Channel, ...]:
         if "url" not in table.values:
             table.problem("", f"channel {name!r} has no url", f'add url = "env:{name.upper().replace("-", "_")}_URL"')
         url = table.secret("url") or Secret("env:MISSING")
-        severities = table.names("severities", among=settings.SEVERITIES, kind="severity")
+        severities = table.names("severities", among=(*settings.SEVERITIES, settings.INFO), kind="severity")
         chosen = table.names("services", among=services, kind="service")
         form, template = table.one_of("format", settings.FORMATS), table.file("template")
         if template is not None and not form:

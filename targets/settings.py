@@ -13,6 +13,7 @@ from .units import Unit
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 NAME_RULE: Final = "use letters, digits, '_', '-' and '.', beginning with a letter (63 at most)"
 SEVERITIES: Final = ("critical", "warning")
+INFO: Final = "info"  # what a channel gets only if it asks for it
 FORMATS: Final = ("text", "short", "markdown", "html")
 LISTEN: Final = "127.0.0.1:9109"
 # Where OpenTelemetry SDKs send to when nobody tells them otherwise.

@@ -57,12 +57,14 @@ def test_it_speaks_after_two_days() -> None:
 
 
 def test_no_channel_has_it_unless_it_asks() -> None:
-    """Its severity is not among those of a channel that names none."""
+    """Its severity is not among those of a channel that names none, and a channel may name it."""
     groups = rulefile.load(RULES.read_text(encoding="utf-8"), RULES)
     (alert,) = (rule for group in groups for rule in group.rules if isinstance(rule, Alerting))
     (channel,) = parse('[channels.team]\nurl = "env:TEAM"\n').channels
     assert alert.labels["severity"] == "info"
     assert "info" not in channel.severities
+    (digest,) = parse('[channels.digest]\nurl = "env:DIGEST"\nseverities = ["info"]\n').channels
+    assert digest.severities == ("info",)
 
 
 @pytest.mark.needs("promtool")
