@@ -278,33 +278,3 @@ def test_a_killed_monitor_leaves_no_process(tmp_path: Path, make_sink: Any, unti
     process.wait()
     asyncio.run(until(lambda: not bearing(str(outbox.path)), 5.0))
     outbox.close()
-
-
-def test_killed_again_and_again_nothing_is_lost(tmp_path: Path, make_sink: Any) -> None:
-    """SIGKILL for the whole sending process, again and again in a storm of 200 messages: all arrive, in order, and
-    each kill repeats at most the one in flight."""
-    sink = make_sink()
-    path = tmp_path / "outbox.sqlite3"
-    outbox = Outbox(path)
-    titles = [f"Message {number}" for number in range(200)]
-    outbox.record([Draft("hook", "app", "failure", title, "Body") for title in titles], [], time.time())
-    kills = 0
-    deadline = time.monotonic() + 90
-    while outbox.counts() != {("hook", "sent"): 200}:
-        assert time.monotonic() < deadline
-        goal = min(len(sink.received) + 25, 200)
-        process = storm(path, sink)
-        while len(sink.received) < goal and time.monotonic() < deadline:
-            time.sleep(0.002)
-        if goal == 200:
-            while outbox.counts() != {("hook", "sent"): 200} and time.monotonic() < deadline:
-                time.sleep(0.01)
-        process.kill()
-        process.wait()
-        kills += 1
-    got = [message["title"] for message in sink.received]
-    assert set(got) == set(titles)
-    assert kills >= 5
-    assert len(got) <= 200 + kills
-    assert list(dict.fromkeys(got)) == titles
-    outbox.close()
