@@ -117,18 +117,19 @@ def costliest(expr: str, what: str, labels: tuple[str, ...] = ("http_request_met
 
 
 def human(unit: Unit) -> str:
-    """The template that prints ``$value`` in human units: ``312ms``, ``512.3MB``, ``37 users``."""
+    """The template that prints ``$value`` in human units: ``312ms``, ``512.3MB``, ``37 users``, ``0.75``."""
     match unit:
         case Unit.SECONDS:
             return "{{ $value | humanizeDuration }}"
         case Unit.BYTES:
             return "{{ $value | humanize }}B"
         case Unit.USERS:
-            return '{{ $value | printf "%.0f" }} users'
+            return '{{ $value | printf "%.0f" }} user{{ if ne ($value | printf "%.0f") "1" }}s{{ end }}'
         case Unit.PERCENT:
             return "{{ $value | humanizePercentage }}"
         case Unit.NUMBER:
-            return "{{ $value | humanize }}"
+            # humanize makes 750m of 0.75.
+            return '{{ if lt ($value) 1.0 }}{{ $value | printf "%.3g" }}{{ else }}{{ $value | humanize }}{{ end }}'
 
 
 def literal(text: str) -> str:

@@ -71,7 +71,8 @@ def missed(target: Target, counted: Target, links: Links) -> Alerting:
     if isinstance(target.indicator, Capacity):
         because = f" {counted.title} broke its own promise ({counted.promise}) while fewer users than that were served."
     elif counted.floor:
-        because = f" At least {counted.floor} samples stand behind it."
+        stand = "samples stand" if counted.floor > 1 else "sample stands"
+        because = f" At least {counted.floor} {stand} behind it."
     if estimate_of(target):
         reason = "nobody counts its users, so they are estimated from the time that its requests take"
         if not isinstance(target.indicator, Capacity):

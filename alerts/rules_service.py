@@ -84,7 +84,7 @@ def _version(configuration: Configuration, service: Service) -> Recording:
         f"and on (service, service_version)\n{running}\n"
         f"or on (service, service_version)\n{running} * 0 + time()"
     )
-    return Recording(VERSION_SINCE, expr, {})
+    return Recording(VERSION_SINCE, expr, {"service": service.name})  # as it is, but so that no two seem to be the same
 
 
 def shortest(configuration: Configuration) -> float:

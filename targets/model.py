@@ -122,7 +122,9 @@ class Target:
 
     @property
     def measure(self) -> str:
-        """How the value is read, e.g. ``p95 over 1 min``."""
+        """How the value is read, e.g. ``p95 over 1 min``; an expression may say by itself what it looks back over."""
+        if isinstance(self.indicator, Formula) and "$window" not in self.indicator.expr:
+            return self.indicator.label
         return f"{self.indicator.label} over {format_duration(self.window)}"
 
     @property

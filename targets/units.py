@@ -29,6 +29,7 @@ TIME = {"ns": Fraction(1, 10**9), "us": Fraction(1, 10**6), "µs": Fraction(1, 1
 SIZE = {"B": Fraction(1), "kB": Fraction(10**3), "KB": Fraction(10**3), "MB": Fraction(10**6), "GB": Fraction(10**9),
         "TB": Fraction(10**12), "KiB": Fraction(2**10), "MiB": Fraction(2**20), "GiB": Fraction(2**30),
         "TiB": Fraction(2**40)}  # fmt: skip
+MANY = 1e6  # from here on six digits would need an exponent
 NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*\Z")
 
 
@@ -84,7 +85,10 @@ def format_value(value: float, unit: Unit) -> str:
         return f"{value:.0f} B"
     if unit is Unit.PERCENT:
         return f"{float(f'{value * 100:.4g}'):g} %"
-    return f"{value:.6g}" if unit is Unit.NUMBER else f"{value:.0f} {unit.value}"
+    if unit is Unit.NUMBER:
+        return f"{value:.6g}" if abs(value) < MANY else f"{value:,.0f}"
+    count = f"{value:.0f}"
+    return f"{count} {unit.value if count != '1' else unit.value.removesuffix('s')}"
 
 
 def format_promql_duration(seconds: float) -> str:

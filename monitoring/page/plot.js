@@ -101,5 +101,6 @@ function inUnit(value, unit) {
   if (unit === "bytes") return value < 1e9 ? `${short(value / 1e6)} MB` : `${short(value / 1e9)} GB`;
   if (unit === "percent") return `${Number((value * 100).toPrecision(4))} %`;
   if (unit === "number") return String(Number(value.toPrecision(6)));
-  return `${Math.round(value)} ${unit}`;
+  const count = Math.round(value);
+  return `${count} ${count === 1 ? unit.replace(/s$/, "") : unit}`;
 }

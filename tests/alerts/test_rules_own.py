@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from anvil_monitor import dashboards
-from anvil_monitor.alerts import driftkinds, promtest, rulefile, rules, ruletests
+from anvil_monitor.alerts import driftkinds, promtest, rulefile, rules, ruletests, templates
 from anvil_monitor.monitoring import ruletest
+from anvil_monitor.targets import Unit
 from anvil_monitor.targets.load import parse
 from tests.targets.test_own import OWN
 
@@ -85,6 +86,26 @@ def test_more_than_what_is_promised_at_least_is_no_leak() -> None:
     """A size of which there has to be so much is not told to be growing when it is forecast to stay above its limit."""
     free = next(target for target in parse(OWN).targets if target.name == "free")
     assert (driftkinds.kind(free), driftkinds.side(free)) == (driftkinds.LATENCY, driftkinds.DOWN)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [(Unit.USERS, 1.0, "1 user"), (Unit.USERS, 12.0, "12 users"), (Unit.NUMBER, 0.75, "0.75"),
+     (Unit.NUMBER, -0.5, "-0.5"), (Unit.NUMBER, 1.0, "1"), (Unit.NUMBER, 12345.0, "12.35k")],
+)  # fmt: skip
+def test_a_rule_says_a_value_as_a_person_does(unit: Unit, value: float, text: str) -> None:
+    """One user is no users, three quarters are no 750 thousandths; the same inside a query of the message."""
+    assert templates.expand(rules.human(unit), {}, value) == text
+    asked = rules.human(unit).replace("$value", ". | first | value")
+    found = [templates.Element({}, value)]
+    assert templates.expand(f"{{{{ with query `x` }}}}{asked}{{{{ end }}}}", {}, 0.0, query=lambda _: found) == text
+
+
+def test_what_an_expression_looks_back_over_is_not_made_up() -> None:
+    """Its measure names the window only where the expression has it."""
+    texts = ("sum(rate(a_total[$window]))", "sum(rate(a_total[1h]))")
+    made = [parse(f"[targets.x]\nkind = 'expression'\nexpr = '{text}'\nat_most = 5").targets[-1] for text in texts]
+    assert [target.measure for target in made] == ["expression over 5 min", "expression"]
 
 
 @pytest.mark.needs("promtool")

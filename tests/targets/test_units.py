@@ -35,6 +35,9 @@ def test_sizes_are_decimal_unless_iec() -> None:
         (512.4e6, Unit.BYTES, "512 MB"),
         (1.25e9, Unit.BYTES, "1.25 GB"),
         (37.0, Unit.USERS, "37 users"),
+        (1.2, Unit.USERS, "1 user"),
+        (0.75, Unit.NUMBER, "0.75"),
+        (1234567.0, Unit.NUMBER, "1,234,567"),
         (float("nan"), Unit.SECONDS, "no traffic"),
     ],
 )
