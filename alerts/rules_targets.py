@@ -91,9 +91,12 @@ def _recorded(target: Target) -> list[Rule]:
 def _no_data(target: Target, links: Links) -> Alerting:
     expr = f"{recorded(LIMIT, target)}\nunless on (service, target)\n{recorded(VALUE, target)}"
     silence = format_duration(target.silence)
+    what = target.indicator.metric
+    if " " in what:  # words, not a name
+        what = what[0].upper() + what[1:]
     annotations = {
         "summary": f"{target.title} of {target.service} is not measured: nothing came for {silence}",
-        "description": f"{target.indicator.metric} of {target.service} has been silent for {silence}, so nobody can "
+        "description": f"{what} of {target.service} has been silent for {silence}, so nobody can "
         f"say whether {target.title} is {target.promise}.",
         **about(target),
         **links.of(target.service, target.name, NO_DATA),

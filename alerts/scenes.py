@@ -297,8 +297,8 @@ class Scene:
                 still = gauge(((0, scrapes),))
                 return {self._name(f"{metric}_sum"): still, self._name(f"{metric}_count"): still}
             case Level(metric):
-                still = self.target.limit // 2 if self.rises else 2 * self.target.limit
-                return {self._name(metric): gauge(((still, scrapes),))}
+                level = self.target.limit // 2 if self.rises else 2 * self.target.limit
+                return {self._name(metric): gauge(((level, scrapes),))}
             case Capacity(metric):
                 return {self._name(metric): gauge(((0, scrapes),))} | self.rest.idle(scrapes)
             case Formula():
@@ -317,7 +317,7 @@ class Scene:
             by = selector(self.target.indicator.metric, getattr(self.target.indicator, "match", ""))
             for labels in strays(by):
                 yield replace(self, labels=labels)
-            yield replace(self, labels=self.labels | {"service": f"not-{self.target.service}"})
+            yield replace(self, labels={**self.labels, "service": f"not-{self.target.service}"})
 
     def broken_off(self, before: int, gap: int, after: int) -> Series:
         """As :meth:`idle`, but its own series say nothing for ``gap`` scrapes."""

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import promql_parser
@@ -49,12 +50,11 @@ def selectors(expr: str) -> tuple[Selector, ...]:
 
 def _found(node: Any, function: str, back: float) -> Iterator[Selector]:
     if isinstance(node, promql_parser.MatrixSelector):
-        yield from _found(node.vector_selector, function, back + node.range.total_seconds())
+        yield from _found(node.vector_selector, function, back + _seconds(node.range))
     elif isinstance(node, promql_parser.SubqueryExpr):
-        offset = node.offset.total_seconds() if node.offset else 0.0
-        yield from _found(node.expr, function, back + node.range.total_seconds() + offset)
+        yield from _found(node.expr, function, back + _seconds(node.range) + max(0.0, _seconds(node.offset)))
     elif isinstance(node, promql_parser.VectorSelector):
-        offset = node.offset.total_seconds() if node.offset else 0.0
+        offset = _seconds(node.offset)
         matchers = tuple(
             Matcher(each.name, OPERATORS[str(each.op).rpartition(".")[2]], each.value)
             for each in node.matchers.matchers
@@ -71,6 +71,10 @@ def _found(node: Any, function: str, back: float) -> Iterator[Selector]:
             inner = getattr(node, part, None)
             if isinstance(inner, promql_parser.Expr):
                 yield from _found(inner, function, back)
+
+
+def _seconds(length: timedelta | None) -> float:
+    return 0.0 if length is None else length.total_seconds()
 
 
 def taken(by: Iterable[Selector], but: Sequence[Selector] = ()) -> dict[str, str] | None:
@@ -98,8 +102,8 @@ def _sets(of: Iterable[Selector]) -> Iterator[dict[str, str]]:
         values = tried.setdefault(matcher.name, {})
         values.update(dict.fromkeys(_examples(matcher)))
     choices = [[*values, *(each for each in ELSE if each not in values)] for values in tried.values()]
-    for values in itertools.islice(itertools.product(*choices), MOST):
-        yield dict(zip(tried, values, strict=True))
+    for chosen in itertools.islice(itertools.product(*choices), MOST):
+        yield dict(zip(tried, chosen, strict=True))
 
 
 def _examples(matcher: Matcher) -> list[str]:

@@ -137,7 +137,11 @@ def _selector(table: Table, key: str) -> tuple[str, str]:
     if found is None:
         table.problem(key, f"{key} = {table.shown(key)} in [{table.place}]: {SELECTOR_RULE}", "")
         return "", ""
-    return found.group(1), (found.group(2) or "").strip()
+    match = (found.group(2) or "").strip()
+    if re.search(r"(?:\A|,)\s*service\s*[=!]", re.sub(r'"(?:[^"\\]|\\.)*"', "", match)):
+        table.problem(key, f"{key} = {table.shown(key)} in [{table.place}] matches the label service",
+                      "take it out: it is added by itself; services = [...] chooses which")  # fmt: skip
+    return found.group(1), match
 
 
 def _unit(table: Table, metric: str) -> Unit:

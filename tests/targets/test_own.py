@@ -98,6 +98,8 @@ MISTAKES = {
     "a matcher without quotes": ('[targets.x]\nkind = "gauge"\nmetric = "a{b=c}"\nat_most = 1', 3, "must be a metric"),
     "an attempt on the message": (
         "[targets.x]\nkind = \"gauge\"\nmetric = 'a{b=\"`}}\"}'\nat_most = 1", 3, "must be a metric"),
+    "a service of its own": (
+        "[targets.x]\nkind = \"gauge\"\nmetric = 'a{b=\"c\", service=\"d\"}'\nat_most = 1", 3, "it is added by itself"),
     "a part of a histogram": ('[targets.x]\nkind = "mean"\nmetric = "a_sum"\nat_most = 1', 3, "without _sum"),
     "no PromQL": ('[targets.x]\nkind = "expression"\nexpr = "sum(("\nat_most = 1', 3, "gives no series"),
     "a number": ('[targets.x]\nkind = "expression"\nexpr = "1"\nat_most = 1', 3, "got scalar"),
