@@ -231,9 +231,19 @@ class Outbox:
         """The names of the channels that have queued messages."""
         return [row["channel"] for row in self._rows("SELECT DISTINCT channel FROM messages WHERE state = 'queued'")]
 
-    def ledger(self, limit: int = 100) -> list[Message]:
-        """The newest messages first: what was sent, to which channel, when, and did it arrive."""
-        rows = self._rows("SELECT * FROM messages ORDER BY id DESC LIMIT ?", limit)
+    def ledger(
+        self, limit: int = 100, *, since: float = 0.0, channel: str = "", topic: str = "", state: str = ""
+    ) -> list[Message]:
+        """The newest messages first: what was sent, to which channel, when, and did it arrive.
+
+        ``limit``: at most so many; -1 for all. ``since``: written at that time or later. Empty: of any channel, topic,
+        state.
+        """
+        rows = self._rows(
+            "SELECT * FROM messages WHERE created >= ? AND ? IN ('', channel) AND ? IN ('', topic) AND ? IN ('', state)"
+            " ORDER BY id DESC LIMIT ?",
+            since, channel, topic, state, limit,
+        )  # fmt: skip
         return [Message(**dict(row)) for row in rows]
 
     def counts(self) -> dict[tuple[str, str], int]:

@@ -24,7 +24,7 @@ from anvil_monitor.targets import Channel, Configuration
 from anvil_monitor.targets.settings import FORMATS
 
 from . import previewing
-from .asking import Command, Load, aligned, wrong
+from .asking import Command, Load, aligned, duration, wrong
 
 TIMEOUT: Final = 30.0
 NOTIFY_EXAMPLES: Final = """\
@@ -36,6 +36,7 @@ NOTIFY_EXAMPLES: Final = """\
 exit status: 0 it arrived, 1 it did not, 2 there is no such channel"""
 NOTIFICATIONS_EXAMPLES: Final = """\
   anvil-monitor notifications                   what was sent, to whom, and did it arrive
+  anvil-monitor notifications --since 12h --channel on-call --service shop
   anvil-monitor notifications show 17           one of them in full
   anvil-monitor notifications resend 17         a dead letter once more; --dead: all of them
 works whether the monitor runs or not; exit status: 0 done, 1 there is none, or the outbox cannot be used"""
@@ -58,6 +59,9 @@ def add(command: Command, config: Callable[[argparse.ArgumentParser], None], loa
     notifications.add_argument("action", nargs="?", choices=("list", "show", "resend"), default="list")
     notifications.add_argument("numbers", nargs="*", type=int, metavar="N", help="the number that the list shows")
     notifications.add_argument("--dead", action="store_true", help="only dead letters; with resend: all of them")
+    notifications.add_argument("--channel", default="", metavar="NAME", help="list only what was for this channel")
+    notifications.add_argument("--service", default="", metavar="NAME", help="list only what was about this service")
+    notifications.add_argument("--since", metavar="DURATION", help="list only what was written so long ago at most")
     notifications.add_argument("--limit", type=int, default=50, metavar="COUNT", help="how many to list (default: 50)")
     notifications.add_argument("--json", action="store_true", help="as JSON")
     notifications.add_argument(
@@ -149,8 +153,9 @@ def _notifications(options: argparse.Namespace, configuration: Configuration) ->
 
 
 def _list(outbox: Outbox, options: argparse.Namespace) -> int:
-    found = outbox.ledger(max(1, options.limit) if not options.dead else -1)
-    found = [one for one in found if one.state == "dead" or not options.dead][: max(1, options.limit)]
+    since = time.time() - duration("--since", options.since) if options.since else 0.0
+    wanted = {"channel": options.channel, "topic": options.service, "state": "dead" if options.dead else ""}
+    found = outbox.ledger(max(1, options.limit), since=since, **wanted)
     if options.json:
         print(json.dumps([one.ledger_entry() for one in found], ensure_ascii=False))
         return 0
@@ -160,7 +165,8 @@ def _list(outbox: Outbox, options: argparse.Namespace) -> int:
     other = sum(max(len(row[at]) for row in [head, *rows]) + 2 for at in range(len(head)) if at != 3)
     for row in rows:
         row[3] = _cut(row[3], max(20, width - other))
-    print("\n".join(aligned([head, *rows])) if rows else "no notification" + (" is dead" if options.dead else " yet"))
+    none = "no such notification" if since or any(wanted.values()) else "no notification yet"
+    print("\n".join(aligned([head, *rows])) if rows else none)
     return 0
 
 
@@ -194,7 +200,7 @@ def _shown(message: Message) -> list[str]:
 def _resend(outbox: Outbox, options: argparse.Namespace) -> int:
     numbers = options.numbers
     if options.dead:
-        numbers = sorted(one.id for one in outbox.ledger(-1) if one.state == "dead")
+        numbers = sorted(one.id for one in outbox.ledger(-1, state="dead"))
     failed = 0
     for number in numbers:
         if outbox.resend(number, time.time()):

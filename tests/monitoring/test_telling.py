@@ -168,6 +168,31 @@ def test_the_ledger_is_a_table(sent: list[str], capsys: Any) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("asked", "numbers"),
+    [
+        (["--service", "app2"], [3]),
+        (["--channel", "team", "--limit", "3"], [4, 3, 2]),
+        (["--channel", "other"], []),
+        (["--dead", "--service", "app3"], [4]),
+        (["--dead", "--limit", "1"], [4]),
+        (["--since", "1h", "--service", "app0"], [1]),
+        (["--since", "1ms"], []),
+    ],
+)
+def test_less_of_the_ledger(sent: list[str], capsys: Any, asked: list[str], numbers: list[int]) -> None:
+    """Of one channel, of one service, of the last while; where there is none, that is said."""
+    assert main(["notifications", "--json", *asked, *sent]) == 0
+    assert [one["id"] for one in json.loads(capsys.readouterr().out)] == numbers
+    assert main(["notifications", *asked, *sent]) == 0
+    assert (capsys.readouterr().out == "no such notification\n") == (not numbers)
+
+
+def test_a_duration_that_is_none(sent: list[str], capsys: Any) -> None:
+    assert main(["notifications", "--since", "yesterday", *sent]) == 2
+    assert "as in 15s, 5m" in capsys.readouterr().err
+
+
 def test_one_of_them_in_full(sent: list[str], capsys: Any) -> None:
     """Why it failed, when it is tried again, and what it says."""
     assert main(["notifications", "show", "2", *sent]) == 0
