@@ -80,7 +80,7 @@ def text(
 
 def body(markdown: str) -> str:
     """HTML without its frame. Markup in ``markdown`` is text, and only links that cannot run anything are links."""
-    return _renderer().render(markdown)
+    return str(_renderer().render(markdown))
 
 
 @cache

@@ -68,7 +68,8 @@ class Past:
             self._began, self._slowly = _values(query(learning.began(), at)), at
         for target in self._configuration.targets:
             key = (target.service, target.name)
-            self._usual[key] = self._of(target, *(line.get(key, ()) for line in lines), at)
+            baseline, upper, lower = (line.get(key, ()) for line in lines)
+            self._usual[key] = self._of(target, baseline, upper, lower, at)
         self._at = at
 
     def usual(self, target: Target) -> Usual:
