@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.ruleparts import MISSES
 from anvil_monitor.alerts.rules import ESTIMATE, RATIO, SAMPLES, VALUE
-from anvil_monitor.targets import Capacity, Configuration, Target
+from anvil_monitor.targets import Capacity, Configuration, Direction, Target, format_duration
 
 from .promql import Matrix, QueryError, Value, Vector
 from .rulemanager import ActiveAlert, State
@@ -192,7 +192,7 @@ class Board:
         if math.isnan(value):
             return (
                 "idle",
-                f"no {COUNTED.get(target.name, 'samples')} in the last {target.measure.rpartition(' over ')[2]}",
+                f"no {COUNTED.get(target.name, 'samples')} in the last {format_duration(target.window)}",
             )
         if ratio is not None and ratio > 1:
             if samples is not None and samples < target.floor:
@@ -200,7 +200,7 @@ class Board:
                 return "idle", f"too few {counted} to judge: {samples:.0f}, judged from {target.floor}"
             if isinstance(target.indicator, Capacity):
                 return "missed", f"{self._title(target, target.indicator)} is missed with fewer on"
-            return "missed", _times(ratio)
+            return "missed", _times(ratio, target)
         if isinstance(target.indicator, Capacity) and value < target.limit:
             if ratio is None or math.isnan(ratio):
                 return "idle", f"not judged while {self._title(target, target.indicator)} has no value"
@@ -233,7 +233,9 @@ class Board:
         return history
 
 
-def _times(ratio: float) -> str:
+def _times(ratio: float, target: Target) -> str:
+    if target.direction is Direction.ABOVE:
+        return f"{100 / ratio:.3g} % of its limit"
     if not math.isfinite(ratio):
         return "over its limit"
     return f"{ratio:.1f} times its limit" if ratio >= 1.5 else f"{(ratio - 1) * 100:.0f} % over its limit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 
 from anvil_monitor import dashboards
 from anvil_monitor.alerts import driftkinds, promtest, rulefile, rules, ruletests, templates
-from anvil_monitor.monitoring import ruletest
+from anvil_monitor.monitoring import ruletest, status
+from anvil_monitor.monitoring.promql import Engine
+from anvil_monitor.monitoring.samples import labels_of
+from anvil_monitor.monitoring.store import Store
 from anvil_monitor.targets import Unit
 from anvil_monitor.targets.load import parse
 from tests.targets.test_own import OWN
@@ -106,6 +110,23 @@ def test_what_an_expression_looks_back_over_is_not_made_up() -> None:
     texts = ("sum(rate(a_total[$window]))", "sum(rate(a_total[1h]))")
     made = [parse(f"[targets.x]\nkind = 'expression'\nexpr = '{text}'\nat_most = 5").targets[-1] for text in texts]
     assert [target.measure for target in made] == ["expression over 5 min", "expression"]
+
+
+def test_the_page_says_how_far_a_target_is_missed() -> None:
+    """Over its limit, or only so much of it; an expression that gives no number names its window."""
+    configuration = parse(OWN)
+    board, store = status.Board(configuration, 0.0), Store()
+    for name, value, ratio in (("queue", 200.0, 2.0), ("free", 4e8, 2.5), ("backlog", math.nan, math.nan)):
+        unit = next(str(each.unit) for each in configuration.targets if each.name == name)
+        labels = {"service": "app", "target": name, "unit": unit}
+        found = (("target:value", value), ("target:ratio", ratio))
+        store.append(60_000, [(labels_of(__name__=series, **labels), number) for series, number in found])
+    engine = Engine(store)
+    board.update(60.0, engine.instant, engine.range, [])
+    notes = {each.target.name: each.to_json()["note"] for each in board.targets}
+    assert notes["queue"] == "2.0 times its limit"
+    assert notes["free"] == "40 % of its limit"
+    assert notes["backlog"] == "no samples in the last 10 min"
 
 
 @pytest.mark.needs("promtool")
