@@ -341,13 +341,11 @@ def test_amtool_accepts_the_alertmanager_file(tmp_path: Path, token: str) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alertmanager_groups_and_inhibits_as_the_pipeline_does() -> None:
-    """Grouped by service; a service that is down silences all else of it; the token stays in its file."""
+def test_alertmanager_groups_as_the_pipeline_does_and_holds_nothing_back() -> None:
+    """Grouped by service; what is inhibited is decided in the notifier alone; the token stays in its file."""
     document = yaml.safe_load(alertmanager.dump(parse('[monitor]\ntoken = "env:The_TOKEN"\n')))
     assert document["route"]["group_by"] == ["service"]
-    sources = {rule["source_matchers"][0]: rule["equal"] for rule in document["inhibit_rules"]}
-    assert sources['alertname="ServiceDown"'] == ["service"]
-    assert sources['alertname="TargetMissed"'] == ["service", "target"]
+    assert "inhibit_rules" not in document
     (webhook,) = document["receivers"][0]["webhook_configs"]
     assert webhook["send_resolved"] is True
     assert webhook["max_alerts"] == 0
