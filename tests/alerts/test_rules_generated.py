@@ -14,6 +14,7 @@ import yaml
 from anvil_monitor.alerts import alertmanager, promtest, rulefile, rules, ruletests
 from anvil_monitor.alerts.rulefile import Alerting, Group, Recording
 from anvil_monitor.alerts.ruleparts import MISSES
+from anvil_monitor.alerts.webhook import MAX_ALERTS
 from anvil_monitor.exporter import names
 from anvil_monitor.monitoring import ruletest
 from anvil_monitor.targets import Configuration
@@ -348,5 +349,5 @@ def test_alertmanager_groups_as_the_pipeline_does_and_holds_nothing_back() -> No
     assert "inhibit_rules" not in document
     (webhook,) = document["receivers"][0]["webhook_configs"]
     assert webhook["send_resolved"] is True
-    assert webhook["max_alerts"] == 0
+    assert webhook["max_alerts"] == MAX_ALERTS
     assert webhook["http_config"]["authorization"]["credentials_file"] == "/run/secrets/the_token"
