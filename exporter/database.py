@@ -12,9 +12,10 @@ from time import perf_counter
 from typing import Any, Final
 
 from . import names
+from .cells import Histogram
 from .names import DATABASE_EDGES
 from .publisher import publisher
-from .recorder import Histogram, Recorder
+from .recorder import Recorder
 from .statements import HEAD, MAX_TEXT, describe
 
 # SQLAlchemy's names of dialects to semconv db.system.name; others are the same.

@@ -14,7 +14,8 @@ from typing import Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from . import names
-from .recorder import Histogram, Recorder
+from .cells import Histogram
+from .recorder import Recorder
 
 logger = logging.getLogger("anvil_monitor.exporter")
 TICK_SECONDS: Final = 0.5

@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from . import names
-from .recorder import Cell, Histogram, Recorder
+from .cells import Cell, Histogram
+from .recorder import Recorder
 
 logger = logging.getLogger("anvil_monitor.exporter")
 # semconv http.request.method: anything else is _OTHER, so that no client can invent label values.

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from math import inf, nan
 from typing import Any, Final
 
+from .cells import CELL, Cell, Histogram
 from .layout import Pairs, SeriesKind
 from .names import Metric
-from .recorder import CELL, Cell, Histogram, Recorder
+from .recorder import Recorder
 from .streams import forget
 
 logger = logging.getLogger("anvil_monitor.exporter")

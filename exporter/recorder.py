@@ -15,17 +15,15 @@ import atexit
 import contextlib
 import logging
 import os
-import sys
 import threading
-from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 from typing import Final, cast
 from weakref import WeakSet
 
 from . import folder as folders
 from . import layout, names
+from .cells import CELL, Cell, Histogram, Series, renew_lock, unread, wrap
 from .layout import Key, Kind, Pairs, SeriesKind
 from .names import Metric
 from .page import PREFIX, RESERVE, Page
@@ -40,101 +38,6 @@ MAX_SERIES: Final = 2000
 MAX_OVERFLOW: Final = 500
 # Beyond this many page files a worker that starts looks for dead ones.
 CROWD: Final = 64
-
-
-class Cell:
-    """One value of one series: :meth:`add` for counters and levels that go up and down, :meth:`set` for levels."""
-
-    __slots__ = ("cells",)
-
-    def __init__(self, cells: memoryview[float]) -> None:
-        self.cells = cells
-
-    def add(self, amount: float) -> None:
-        self.cells[0] += amount
-
-    def set(self, value: float) -> None:
-        self.cells[0] = value
-
-
-class ExtremeCell(Cell):
-    """A level of which the greatest or the least over the workers is shown: not a number until it is set."""
-
-    __slots__ = ()
-
-    def add(self, amount: float) -> None:
-        known = self.cells[0]
-        self.cells[0] = amount if known != known else known + amount  # no number: never set
-
-
-class RecentCell(Cell):
-    """A level of which the one that was set last is shown."""
-
-    __slots__ = ()
-
-    def add(self, amount: float) -> None:
-        self.cells[0] += amount
-        self.cells[1] = monotonic()
-
-    def set(self, value: float) -> None:
-        self.cells[0] = value
-        self.cells[1] = monotonic()
-
-
-class Histogram:
-    """One series of a histogram: how many values were at or below each of ``edges``, and their sum."""
-
-    __slots__ = ("cells", "edges")
-
-    def __init__(self, cells: memoryview[float], edges: tuple[float, ...]) -> None:
-        self.cells, self.edges = cells, edges
-
-    def record(self, value: float) -> None:
-        """Count ``value``, which must be finite: a sum would never recover from anything else."""
-        cells = self.cells
-        cells[bisect_left(self.edges, value) + 1] += 1.0
-        cells[0] += value
-
-
-_writing = threading.Lock()
-
-
-class _Locked:
-    """For an interpreter without the global lock: one record at a time in this process."""
-
-    __slots__ = ()
-
-    def add(self, amount: float) -> None:
-        with _writing:
-            super().add(amount)  # type: ignore[misc]
-
-    def record(self, value: float) -> None:
-        with _writing:
-            super().record(value)  # type: ignore[misc]
-
-
-class LockedCell(_Locked, Cell):
-    __slots__ = ()
-
-
-class LockedExtremeCell(_Locked, ExtremeCell):
-    __slots__ = ()
-
-
-class LockedRecentCell(_Locked, RecentCell):
-    __slots__ = ()
-
-
-class LockedHistogram(_Locked, Histogram):
-    __slots__ = ()
-
-
-FREE_THREADED: Final = not getattr(sys, "_is_gil_enabled", lambda: True)()
-CELL: Final = LockedCell if FREE_THREADED else Cell
-EXTREME_CELL: Final = LockedExtremeCell if FREE_THREADED else ExtremeCell
-RECENT_CELL: Final = LockedRecentCell if FREE_THREADED else RecentCell
-HISTOGRAM: Final = LockedHistogram if FREE_THREADED else Histogram
-Series = Cell | Histogram
 
 
 class Recorder:
@@ -269,7 +172,7 @@ class Recorder:
         refused.add(1.0)
         spilled = overflow(key)
         if len(self._overflow) >= MAX_OVERFLOW and spilled not in self._overflow:
-            return self._overflow.setdefault(Key(key.kind, ""), _wrap(Key(key.kind, ""), _unread()))
+            return self._overflow.setdefault(Key(key.kind, ""), wrap(Key(key.kind, ""), unread()))
         return self._overflowing(spilled, metric)
 
     def _overflowing(self, key: Key, metric: Metric) -> Series:
@@ -278,7 +181,7 @@ class Recorder:
             try:
                 series = self._new(key, metric, reserve=0)
             except OSError:
-                series = _wrap(key, _unread(len(key.empty)))
+                series = wrap(key, unread(len(key.empty)))
             self._overflow[key] = series
         return series
 
@@ -289,7 +192,7 @@ class Recorder:
             if metric.name not in names.BY_NAME:
                 page.add(layout.describe(metric), reserve)
             self._metrics[metric.name] = metric
-        return _wrap(key, page.add(key, reserve))
+        return wrap(key, page.add(key, reserve))
 
     def _open_page(self) -> Page:
         if self.page is not None and self.page.owner != os.geteuid():
@@ -338,7 +241,7 @@ class Recorder:
         try:
             cells = self._open_page().add(key)
         except OSError:
-            cells = _unread(len(key.empty))
+            cells = unread(len(key.empty))
         try:
             return Users(cells, os.urandom(32) if self.private else folders.salt(self.folder))
         except OSError:  # without the common salt this worker's clients count apart from the others'
@@ -361,20 +264,7 @@ class Recorder:
             try:
                 series.cells = self._new(key, described[key.name], reserve).cells
             except (KeyError, OSError):  # KeyError: of the series that nobody reads
-                series.cells = _unread(len(key.empty))
-
-
-def _wrap(key: Key, cells: memoryview[float]) -> Series:
-    if key.kind == "histogram":
-        return HISTOGRAM(cells, key.edges)
-    if key.kind in ("gauge_max", "gauge_min"):
-        return EXTREME_CELL(cells)
-    return RECENT_CELL(cells) if key.kind == "gauge_recent" else CELL(cells)
-
-
-def _unread(size: int = 2) -> memoryview[float]:
-    """Cells that nobody reads, for a series without any room."""
-    return memoryview(bytearray(8 * size)).cast("d")
+                series.cells = unread(len(key.empty))
 
 
 _living: WeakSet[Recorder] = WeakSet()
@@ -391,8 +281,9 @@ def recorder_for(folder: Path) -> Recorder:
 
 
 def _after_fork() -> None:
-    global _making, _writing
-    _making, _writing = threading.Lock(), threading.Lock()
+    global _making
+    _making = threading.Lock()
+    renew_lock()
     for recorder in list(_living):
         recorder.renew()
 

@@ -9,10 +9,11 @@ from math import inf
 from typing import Any, Final, cast
 
 from . import names
+from .cells import CELL, Cell, Histogram
 from .conventions import label_pairs
 from .layout import Pairs, SeriesKind
 from .names import Metric
-from .recorder import CELL, Cell, Histogram, Recorder
+from .recorder import Recorder
 
 logger = logging.getLogger("anvil_monitor.exporter")
 # Attributes in another order are another key of the same series; beyond this the keys are learnt anew.

@@ -11,12 +11,7 @@ from pathlib import Path
 import pytest
 
 from anvil_monitor.exporter import layout
-from anvil_monitor.exporter.layout import Key, key
-from anvil_monitor.exporter.merge import families
-from anvil_monitor.exporter.names import DB_DURATION, HTTP_ACTIVE, HTTP_DURATION, OVERFLOW, SERIES_OVERFLOW, foreign
-from anvil_monitor.exporter.page import FIRST_SIZE, Page
-from anvil_monitor.exporter.reader import Reader
-from anvil_monitor.exporter.recorder import (
+from anvil_monitor.exporter.cells import (
     CELL,
     FREE_THREADED,
     Cell,
@@ -25,8 +20,13 @@ from anvil_monitor.exporter.recorder import (
     LockedExtremeCell,
     LockedHistogram,
     LockedRecentCell,
-    Recorder,
 )
+from anvil_monitor.exporter.layout import Key, key
+from anvil_monitor.exporter.merge import families
+from anvil_monitor.exporter.names import DB_DURATION, HTTP_ACTIVE, HTTP_DURATION, OVERFLOW, SERIES_OVERFLOW, foreign
+from anvil_monitor.exporter.page import FIRST_SIZE, Page
+from anvil_monitor.exporter.reader import Reader
+from anvil_monitor.exporter.recorder import Recorder
 
 EDGES = (0.1, 0.2)
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from anvil_monitor.exporter.cells import Cell, Histogram
 from anvil_monitor.exporter.exposer import Exposer
 from anvil_monitor.exporter.exposition import Family, Sample, render
 from anvil_monitor.exporter.layout import key
@@ -26,7 +27,7 @@ from anvil_monitor.exporter.names import (
 )
 from anvil_monitor.exporter.page import Page
 from anvil_monitor.exporter.reader import Reader
-from anvil_monitor.exporter.recorder import Cell, Histogram, Recorder
+from anvil_monitor.exporter.recorder import Recorder
 
 EDGES = {HTTP_DURATION.name: (0.1, 0.2, 2.0)}
 Read = dict[str, tuple[str, str, dict[tuple[str, tuple[tuple[str, str], ...]], float]]]

@@ -24,6 +24,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
+from anvil_monitor.exporter.cells import Cell
 from anvil_monitor.exporter.exposer import Exposer
 from anvil_monitor.exporter.exposition import (
     CONTENT_TYPE,
@@ -37,7 +38,7 @@ from anvil_monitor.exporter.exposition import (
 )
 from anvil_monitor.exporter.names import HTTP_DURATION, foreign
 from anvil_monitor.exporter.reader import Reader
-from anvil_monitor.exporter.recorder import Cell, Recorder
+from anvil_monitor.exporter.recorder import Recorder
 
 # What Prometheus 2.42 and 3.5 send.
 PROMETHEUS_2 = (

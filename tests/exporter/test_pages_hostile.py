@@ -22,12 +22,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from anvil_monitor.exporter import layout
+from anvil_monitor.exporter.cells import Cell
 from anvil_monitor.exporter.exposer import Exposer
 from anvil_monitor.exporter.layout import HEADER_SIZE, Key, PageError, decode_key, key, read_records
 from anvil_monitor.exporter.names import BEACONS, HTTP_ACTIVE, HTTP_OLDEST, HTTP_USERS
 from anvil_monitor.exporter.page import Page
 from anvil_monitor.exporter.reader import Reader
-from anvil_monitor.exporter.recorder import Cell, Recorder
+from anvil_monitor.exporter.recorder import Recorder
 
 NAMES = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,10}", fullmatch=True)
 TEXT = st.text(max_size=20) | st.text(st.characters(categories=["Cs", "Cc", "Zl"]), max_size=5)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from anvil_monitor.exporter.cells import Histogram
 from anvil_monitor.exporter.layout import key
 from anvil_monitor.exporter.names import HTTP_ACTIVE, HTTP_DURATION
 from anvil_monitor.exporter.page import Page
 from anvil_monitor.exporter.reader import Reader
-from anvil_monitor.exporter.recorder import Histogram, Recorder
+from anvil_monitor.exporter.recorder import Recorder
 from anvil_monitor.exporter.retired import FOLD_LOCK, RETIRED
 
 EDGES = (0.1, 0.2)

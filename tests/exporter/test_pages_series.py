@@ -9,13 +9,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from anvil_monitor.exporter import layout
+from anvil_monitor.exporter.cells import Cell, Histogram
 from anvil_monitor.exporter.exposition import render
 from anvil_monitor.exporter.layout import SeriesKind
 from anvil_monitor.exporter.merge import families
 from anvil_monitor.exporter.names import HTTP_ACTIVE, foreign
 from anvil_monitor.exporter.page import Page
 from anvil_monitor.exporter.reader import Reader
-from anvil_monitor.exporter.recorder import MAX_OVERFLOW, Cell, Histogram, Recorder
+from anvil_monitor.exporter.recorder import MAX_OVERFLOW, Recorder
 from anvil_monitor.exporter.retired import FOREIGN_OVERFLOW, RETIRED
 
 JOBS = foreign("jobs_total", "counter", "Jobs that\nwere \\ done.")
