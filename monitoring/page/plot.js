@@ -1,6 +1,6 @@
 "use strict";
 // The small plot of a target: its value, its limit, what is usual, and where another version of the server came.
-// Uses what page.js has: make, lasting, clock, and the last state.
+// Uses what parts.js has, and the last state of page.js.
 
 const WIDTH = 300, HEIGHT = 64;
 
