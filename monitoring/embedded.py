@@ -38,6 +38,7 @@ from anvil_monitor.exporter.server import Collector, otlp_app, routes
 from anvil_monitor.targets import Configuration, ConfigurationError, Problem
 
 from . import (
+    allocator,
     api,
     apistate,
     federate,
@@ -180,6 +181,7 @@ async def run(
             while True:
                 await asyncio.sleep(60)
                 await asyncio.get_running_loop().run_in_executor(disk_thread, store.maintain)
+                await asyncio.get_running_loop().run_in_executor(disk_thread, allocator.give_back)
 
         async def sick() -> str:
             loop = asyncio.get_running_loop()
