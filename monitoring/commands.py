@@ -83,8 +83,11 @@ def generate(config: Path | None, into: Path, *, check: bool) -> int:
         stale = generator.check(into, configuration)
         for path in stale:
             print(f"not fresh: {path}")
-        print(f"{len(stale)} of {len(generator.files(configuration))} generated files are not fresh"
-              + (": run anvil-monitor generate" if stale else ""))  # fmt: skip
+        every = len(generator.files(configuration))
+        if stale:
+            print(f"{len(stale)} of {every} generated files are not fresh: run anvil-monitor generate")
+        else:
+            print(f"all {every} generated files are fresh")
         return 1 if stale else 0
     for path in generator.write(into, configuration):
         print(path)
