@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -65,8 +66,12 @@ def serving(folder: Path, command: tuple[str, ...]) -> Iterator[psutil.Process]:
 
 def live(root: psutil.Process) -> list[int]:
     """Workers that run: of uvicorn those that multiprocessing spawned, without its resource tracker."""
-    found = [child for child in root.children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child.pid for child in found if not any("resource_tracker" in word for word in child.cmdline())]
+    found = []
+    for child in root.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended between two looks
+            if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 def values(server: workers.Server, pids: list[int]) -> dict[str, float]:
