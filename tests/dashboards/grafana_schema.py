@@ -20,6 +20,7 @@ SOURCES = {
     "stat.options": ("composable/stat/panelcfg/x/types.gen.d.ts", "Options"),
     "table.options": ("composable/table/panelcfg/x/types.gen.d.ts", "Options"),
     "table.custom": ("composable/table/panelcfg/x/types.gen.d.ts", "FieldConfig"),
+    "text.options": ("composable/text/panelcfg/x/types.gen.d.ts", "Options"),
     "timeseries.options": ("composable/timeseries/panelcfg/x/types.gen.d.ts", "Options"),
     "timeseries.custom": ("composable/timeseries/panelcfg/x/types.gen.d.ts", "FieldConfig"),
 }
