@@ -245,11 +245,11 @@ class Delivery:
 
     async def _watch(self) -> None:
         """Look at the outbox again when another process (a command) has written to it."""
-        seen = None
+        seen = None  # the first time, too: it may have been written to since the workers looked
         while True:
             with contextlib.suppress(OutboxError):  # the workers say so themselves
                 version = self._outbox.rows("PRAGMA data_version")
-                if seen is not None and version != seen:
+                if version != seen:
                     self._wake()
                 seen = version
             await asyncio.sleep(WATCH_EVERY)

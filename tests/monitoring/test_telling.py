@@ -234,6 +234,43 @@ def test_dead_letters_are_sent_again_by_a_monitor_that_runs(sent: list[str], tmp
     assert main(["notifications", "resend", "1", *sent]) == 1
 
 
+def test_sent_again_while_a_monitor_starts(sent: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    """Put back after the workers looked for what is due, before the file is watched: it goes out all the same."""
+    outbox = Outbox(tmp_path / "data" / "outbox.sqlite3")
+    arrived = asyncio.Event()
+    looks: list[str] = []
+    rows = outbox.rows
+
+    class Sender:
+        async def send(self, channel: Channel, url: str, letter: Letter) -> Outcome:
+            if letter.title.startswith("Title 2"):
+                arrived.set()
+            return Outcome(True)
+
+    def late(query: str, *values: Any) -> Any:
+        if "data_version" in query and not looks:
+            looks.append(query)
+            assert main(["notifications", "resend", "3", *sent]) == 0
+        return rows(query, *values)
+
+    monkeypatch.setattr(outbox, "rows", late)
+
+    async def run() -> None:
+        team = Channel("team", Secret("env:X", "x"))
+        delivery = Delivery(replace(load(Path(sent[1]), {}), channels=(team,)), outbox, {}, Sender())
+        running = asyncio.create_task(delivery.run())
+        try:
+            async with asyncio.timeout(30):
+                await arrived.wait()
+        finally:
+            await delivery.close(0)
+            await running
+
+    asyncio.run(run())
+    outbox.close()
+    assert looks
+
+
 def test_an_outbox_that_is_not_there_or_damaged(tmp_path: Path, capsys: Any) -> None:
     """Nothing is made where there is none; a damaged one is told, with what to do."""
     config = configured(tmp_path, "")
