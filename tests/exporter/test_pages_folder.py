@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,14 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def let_in(folder: Path) -> None:
+    """Let other users reach ``folder``, through what pytest keeps private between it and the temporary folder."""
+    within = Path(tempfile.gettempdir())
+    for parent in folder.parents:
+        if within in parent.parents:
+            parent.chmod(0o755)
+
+
 def test_where_no_page_can_be_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A folder that cannot be used: the worker measures into its own memory, serves that, and says so once."""
     (tmp_path / "file").write_text("in the way")
@@ -63,9 +72,7 @@ def test_where_no_page_can_be_made(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_a_read_only_folder(tmp_path: Path) -> None:
     """The same in a temporary folder that this user may not write to, with a real user."""
     tmp_path.chmod(0o555)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o077 == 0:
-            parent.chmod(0o755)
+    let_in(tmp_path)
     code = (
         "import os, sys; from pathlib import Path\n"
         "from anvil_monitor.exporter.recorder import Recorder\n"
@@ -339,9 +346,7 @@ def test_two_servers_in_one_folder_are_one(tmp_path: Path) -> None:
 def test_a_server_that_gives_up_root(tmp_path: Path) -> None:
     """The application is loaded by root, its workers are somebody else's: they share a folder of that user."""
     tmp_path.chmod(0o1777)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o077 == 0:
-            parent.chmod(0o755)
+    let_in(tmp_path)
     code = (
         "import os, sys; from pathlib import Path\n"
         "from anvil_monitor.exporter.folder import pages_folder\n"
