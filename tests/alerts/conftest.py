@@ -29,6 +29,7 @@ from cryptography.x509.oid import NameOID
 
 from anvil_monitor.alerts.model import Alert
 from anvil_monitor.alerts.outbox import Outbox
+from anvil_monitor.alerts.pipeline import Pipeline
 from anvil_monitor.targets import Channel, Configuration, Secret, load
 
 START = 1_800_000_000.0
@@ -268,3 +269,26 @@ async def poll(condition: Callable[[], Any], seconds: float = 20.0) -> None:
 @pytest.fixture
 def until() -> Callable[..., Any]:
     return poll
+
+
+@pytest.fixture
+def build(configure: Any, outbox: Outbox, clock: Any) -> Callable[..., Pipeline]:
+    """Makes a pipeline that tells these channels (default: one, ``team``)."""
+    team = Channel("team", Secret("monitor.toml", "json://127.0.0.1/"))
+
+    def make(*channels: Channel) -> Pipeline:
+        return Pipeline(configure({channel.name: channel for channel in channels or (team,)}), outbox, clock)
+
+    return make
+
+
+@pytest.fixture
+def run(clock: Any) -> Callable[..., None]:
+    """Let ``seconds`` pass, with an evaluation every five of them."""
+
+    def pass_(pipeline: Pipeline, seconds: float, *alerts: Any) -> None:
+        for _ in range(int(seconds // 5)):
+            clock.now += 5
+            pipeline.update(alerts)
+
+    return pass_

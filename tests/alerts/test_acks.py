@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from anvil_monitor.alerts import acks, silences
 from anvil_monitor.alerts.matchers import parse
 from anvil_monitor.alerts.outbox import Outbox
-from anvil_monitor.alerts.pipeline import Pipeline
 from anvil_monitor.targets import Channel, Hours, Secret, Weekly
 
 SECRET = Secret("monitor.toml", "json://127.0.0.1/")
@@ -23,26 +21,6 @@ SEEN = "app: acknowledged by Ada: API response time 312 ms, target < 200 ms"
 
 def titles(outbox: Outbox, channel: str = "team") -> list[str]:
     return [message.title for message in reversed(outbox.ledger()) if message.channel == channel]
-
-
-@pytest.fixture
-def build(configure: Any, outbox: Outbox, clock: Any) -> Callable[..., Pipeline]:
-    def make(*channels: Channel) -> Pipeline:
-        return Pipeline(configure({channel.name: channel for channel in channels or (TEAM,)}), outbox, clock)
-
-    return make
-
-
-@pytest.fixture
-def run(clock: Any) -> Callable[..., None]:
-    """Let ``seconds`` pass, with an evaluation every five of them."""
-
-    def pass_(pipeline: Pipeline, seconds: float, *alerts: Any) -> None:
-        for _ in range(int(seconds // 5)):
-            clock.now += 5
-            pipeline.update(alerts)
-
-    return pass_
 
 
 def test_what_is_acknowledged_is_not_repeated(build: Any, run: Any, outbox: Outbox, clock: Any, alerts: Any) -> None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-import pytest
 
 from anvil_monitor.alerts import acks, silences
 from anvil_monitor.alerts.delivery import Delivery
@@ -26,24 +23,6 @@ SEEN = "app: acknowledged by Ada: API response time 312 ms, target < 200 ms"
 
 def titles(outbox: Outbox, channel: str = "team") -> list[str]:
     return [message.title for message in reversed(outbox.ledger()) if message.channel == channel]
-
-
-@pytest.fixture
-def build(configure: Any, outbox: Outbox, clock: Any) -> Callable[..., Pipeline]:
-    def make(*channels: Channel) -> Pipeline:
-        return Pipeline(configure({channel.name: channel for channel in channels or (TEAM,)}), outbox, clock)
-
-    return make
-
-
-@pytest.fixture
-def run(clock: Any) -> Callable[..., None]:
-    def pass_(pipeline: Pipeline, seconds: float, *alerts: Any) -> None:
-        for _ in range(int(seconds // 5)):
-            clock.now += 5
-            pipeline.update(alerts)
-
-    return pass_
 
 
 def test_the_others_are_told_at_once(build: Any, run: Any, outbox: Outbox, clock: Any, alerts: Any) -> None:
